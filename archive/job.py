@@ -173,9 +173,9 @@ def predict_archive(
             work is kept. An input that cannot be read does not raise: it becomes a row of `failed.parquet`.
 
     >>> import octc
-    >>> done = octc.predict_archive("artifacts/onnx-int8", ["/nas/oct"], "results")  # doctest: +SKIP
-    >>> done.failed  # doctest: +SKIP
-    12
+    >>> done = octc.predict_archive("artifacts/onnx-fp32", ["a.png", "eye.vol"], "results")
+    >>> done.inputs, done.failed
+    (2, 0)
     """
     need("pyarrow.parquet")
     begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""`octc abstain`: prediction sets and a risk to keep, fitted on the validation set and stored in the artifact."""
+"""`octc abstain`: prediction sets and a risk limit, fitted on the validation set and stored in the artifact."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ def abstain(
     options: SetOptions,
     artifact: Annotated[str | None, typer.Argument(metavar="ARTIFACT", help=WHAT)] = None,
 ) -> int:
-    """Fit prediction sets with a stated coverage, and a confidence with a stated risk; store them in each artifact.
+    """Fit conformal prediction sets with a given coverage, or a confidence threshold with a given risk, and store them.
 
-    The promise is for images of new patients, each patient counting once. predict, serve and archives then answer with a set
-    and say which images to refer; verify judges it on the test set, for this artifact and its FP32 reference.
+    The guarantee is for images of new patients; each patient counts once. Afterwards octc predict, octc serve and archives
+    give the set of each image and flag images to refer. octc verify tests coverage and risk on the test set, for this
+    artifact and its FP32 reference.
     """
     return store(session, artifact, options)

@@ -1,4 +1,4 @@
-"""`octc analyze`: what quantising each layer costs, and which ones to leave in float."""
+"""`octc analyze`: the quantisation sensitivity of each layer, and which layers to leave in float."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SHOWN = 12
 
 def analyze(
     session: Session,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Student run; the newest finished one without it")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Student run (the newest finished one)")] = None,
 ) -> int:
-    """Rank the layers of a run's INT8 network by what each costs on the validation set. Writes runs/<id>/analysis/."""
+    """Rank the layers of a run by the loss that INT8 causes in each, on the validation set. Writes runs/<id>/analysis/."""
     from octc.cli.export import find_student
     from octc.core.optional import need
 
@@ -37,7 +37,7 @@ def analyze(
 
 
 def table(found: Sensitivity, title: str) -> str:
-    """The most costly layers, and what leaving them in float recovers."""
+    """The most sensitive layers as text, and the agreement that leaving them in float recovers."""
     lines = [f"{title}: each convolution alone in INT8, {found.images} images of the validation set", ""]
     width = max(len(cost.layer) for cost in found.costs[:SHOWN])
     lines.append(f"{'layer':<{width}}  {'KL, nats':>10}  {'classes changed':>15}  {'noise of logits':>15}")

@@ -1,4 +1,4 @@
-"""`octc artifact sign | verify`: whose artifact this is, and that nothing in it was changed since."""
+"""`octc artifact sign | verify`: signs artifacts, and checks who signed them and that no file was changed since."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from octc.core.options import OneOf
 
 PASSWORD = "OCTC_KEY_PASSWORD"
 FORMATS = ("octc", "oms")
-FORMAT_HELP = "octc (Ed25519), or oms: OpenSSF Model Signing, which its own client verifies"
+FORMAT_HELP = "octc (Ed25519), or oms (OpenSSF Model Signing, for other clients too)"
 
 
 def sign(
     session: Session,
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="An artifact, a folder of artifacts, or a run")],
-    key: Annotated[str, typer.Option(metavar="FILE", help=f"Ed25519 private key (PEM); its password in {PASSWORD}")],
-    force: Annotated[bool, typer.Option("--force", help="Replace a signature that is there")] = False,
+    key: Annotated[str, typer.Option(metavar="FILE", help=f"Ed25519 private key (PEM); set {PASSWORD} for its password")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing signature")] = False,
     form: Annotated[str, OneOf(FORMATS), typer.Option("--format", help=FORMAT_HELP)] = "octc",
 ) -> int:
-    """Sign artifacts. A key: openssl genpkey -algorithm ed25519 -out key.pem (of oms: one of the curve prime256v1)."""
+    """Sign artifacts. Make a key with: openssl genpkey -algorithm ed25519 -out key.pem (oms needs a prime256v1 key)."""
     import msgspec
 
     from octc.store.find import find_artifacts
     from octc.store.signature import POLICY
     from octc.store.signing import sign_artifacts
 
-    os.environ[POLICY] = "optional"  # what is to be signed need not be signed yet
+    os.environ[POLICY] = "optional"  # an artifact that is about to be signed may be unsigned
     founds, words = find_artifacts(artifact, session.run_dir, os.environ)
     session.say(words)
     signed = sign_artifacts(founds, Path(key), os.environ.get(PASSWORD), force=force, form=form)
@@ -43,10 +43,10 @@ def sign(
 def verify(
     session: Session,
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="An artifact, a folder of artifacts, or a run")],
-    key: Annotated[str | None, typer.Option(metavar="FILE", help="Public key that must have signed (PEM)")] = None,
+    key: Annotated[str | None, typer.Option(metavar="FILE", help="Public key that the signature must match (PEM)")] = None,
     form: Annotated[str, OneOf(FORMATS), typer.Option("--format", help=FORMAT_HELP)] = "octc",
 ) -> int:
-    """Check checksums and signatures of artifacts; ends with 3 where one is unsigned, not whole, or signed by somebody else."""
+    """Check checksums and signatures of artifacts. Exit code 3: one is unsigned, incomplete, or signed with another key."""
     import msgspec
 
     from octc.store.find import find_artifacts

@@ -1,4 +1,4 @@
-"""`octc bench`: how fast, how large and how hungry an artifact is on this machine, and compared with its teacher."""
+"""`octc bench`: latency, memory, size and energy of artifacts on this machine, and the speed-up over their teacher."""
 
 from __future__ import annotations
 
@@ -30,19 +30,21 @@ def bench(
     requested: BenchOptions,
     artifacts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ARTIFACT", help="Artifacts, folders of artifacts, or runs; newest student run with artifacts"),
+        typer.Argument(metavar="ARTIFACT", help="Artifacts, folders of artifacts, or runs (newest student run)"),
     ] = None,
-    images: Annotated[str | None, typer.Option(metavar="DIR", help="At least 64 images to time (the run's own)")] = None,
-    on: Annotated[str | None, typer.Option(metavar="USER@HOST", help="Measure on another machine, over your own ssh")] = None,
-    pareto: Annotated[bool, typer.Option("--pareto", help="Draw accuracy against latency (needs octc verify)")] = False,
+    images: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of at least 64 images to time with (the run's)")
+    ] = None,
+    on: Annotated[str | None, typer.Option(metavar="USER@HOST", help="Measure on another machine over ssh")] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="Plot accuracy against latency (after octc verify)")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Compare two results: --compare A.json B.json")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop")] = False,
 ) -> int:
-    """Measure latency, throughput, load time, memory and size of artifacts, and the ratio to their teacher.
+    """Measure latency, throughput, load time, memory and size of artifacts, and the speed-up over their teacher.
 
-    Each artifact runs in a process of its own; comparisons alternate between two. Ends with 1 when a row is INVALID or a gate
-    is missed: a gate looks at the limit of the interval. Gates are judged on the artifacts that were named by their folder,
-    else on the one that `octc predict` takes.
+    Each artifact runs in its own process; a comparison alternates between two processes. Gates are judged on the
+    unfavourable limit of the 95 % interval, for the artifacts that were given as folders, or else for the one that
+    octc predict would choose. Exit code 1: a row is INVALID or a gate failed.
     """
     from octc.bench.timing.job import Job, prepare
 
@@ -51,7 +53,7 @@ def bench(
     job = Job(tuple(artifacts or ()), requested, images, session.run_dir, session.data, os.environ, session.origins, session)
     if on is not None:
         if dry_run:
-            raise OctcError("OCT-E102", "--dry-run and --on: the plan is made there", hint="leave one of them out")
+            raise OctcError("OCT-E102", "--dry-run and --on: the other machine makes the plan", hint="leave one of them out")
         return _far(session, job, on)
     ready = prepare(job)
     _say_plan(session, ready)
@@ -81,7 +83,7 @@ def _dry(session: Session, ready: Prepared) -> int:
 
 
 def _measured(session: Session, job: Job, ready: Prepared, *, pareto: bool) -> int:
-    """Measure, write, print; the exit code of the bench."""
+    """Measure, write the files, print the results; return the exit code."""
     from octc.bench.report.bench_page import write_page, write_pareto
     from octc.bench.timing.job import measure
     from octc.cli.choose import say_choice
@@ -114,7 +116,7 @@ def _print(session: Session, result: BenchResult, files: list[Path]) -> None:
 
 
 def _tell_so_far(state: State) -> None:
-    """For whoever drives this from another machine: what is known so far, in one line on stderr."""
+    """Print the partial result as one line on stderr, for `octc bench --on` on another machine."""
     from octc.bench.remote.ssh import PARTIAL as SIGN
     from octc.bench.timing.job import so_far
 
@@ -122,14 +124,14 @@ def _tell_so_far(state: State) -> None:
 
 
 def _far(session: Session, job: Job, address: str) -> int:
-    """The same bench on another machine: ends as it ended there, or with 6."""
+    """Run the bench on another machine; return its exit code there, or 6 if it cannot be reached."""
     from octc.bench.timing.job import find_subjects
     from octc.bench.timing.plan import QUICK_NOTE
     from octc.bench.timing.remote_job import bench_on
     from octc.bench.timing.request import checked_options
     from octc.machine.host import read_machine
 
-    far_end = replace(job.requested, threads=None)  # it knows how many it has
+    far_end = replace(job.requested, threads=None)  # the other machine checks the number of threads
     checked_options(far_end, read_machine().cpus, job.origins)
     if job.requested.quick:
         session.say(QUICK_NOTE)
@@ -150,7 +152,7 @@ def _far(session: Session, job: Job, address: str) -> int:
 
 
 def _compare(session: Session, places: list[str]) -> int:
-    """Print what changed; 1 where two valid ratios of the same pair differ by more than 10 %."""
+    """Print what changed between two results; exit code 1 if two valid ratios of the same pair differ by more than 10 %."""
     from octc.bench.timing.compare_results import compare_files
 
     if len(places) != 2:

@@ -1,4 +1,4 @@
-"""`octc choose`: one file to deploy, in three sentences."""
+"""`octc choose`: the artifact to deploy, in three sentences."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def choose(
     session: Session,
     artifact: Annotated[
-        str | None, typer.Argument(metavar="RUN|ARTIFACT", help="Run or artifacts; newest student run with artifacts")
+        str | None, typer.Argument(metavar="RUN|ARTIFACT", help="Run or artifacts (newest student run with artifacts)")
     ] = None,
 ) -> int:
-    """Name one file to deploy: which, why, and what is provisional or unknown.
+    """Name the artifact to deploy: which one, why, and what is provisional or unknown.
 
-    It reads what octc verify and octc bench stored; nothing is measured. Ends with 1 where no file can be deployed.
+    Reads the results that octc verify and octc bench stored, and measures nothing. Exit code 1: no artifact can be deployed.
     """
     from octc.bench.report.choose import choose as choose_one
     from octc.store.find import find_artifacts
@@ -41,7 +41,7 @@ def choose(
 
 
 def say_choice(session: Session, founds: Sequence[Found]) -> None:
-    """The choice among these artifacts in one line, at the end of another command."""
+    """Print the choice among these artifacts in one line, at the end of another command."""
     from octc.bench.report.choose import choose as choose_one
 
     with contextlib.suppress(OctcError, OSError):

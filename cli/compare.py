@@ -1,4 +1,4 @@
-"""`octc compare`: two runs, cross-validations or artifacts beside each other on the same images, or two prediction tables."""
+"""`octc compare`: compares two runs, cross-validations or artifacts on the same images, or two prediction tables."""
 
 from __future__ import annotations
 
@@ -39,16 +39,18 @@ def compare(
     margins: ParityOptions,
     written: TableFiles,
     reference: Annotated[str, typer.Argument(metavar="REFERENCE", help=WHAT)],
-    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The one that is to replace it")],
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The one that would replace it")],
     split: Annotated[
-        str, OneOf((*SPELLED, *SETS)), typer.Option(help="Part (select is val); test of a cross-validation is out of fold")
+        str,
+        OneOf((*SPELLED, *SETS)),
+        typer.Option(help="Set to compare on (select is val); test of a cross-validation: out-of-fold predictions"),
     ] = "test",
-    tta: Annotated[str, OneOf(VIEWS), typer.Option(help="Views that are averaged")] = "none",
+    tta: Annotated[str, OneOf(VIEWS), typer.Option(help="Test-time augmentation: views to average")] = "none",
 ) -> int:
-    """Accuracy gap with interval and McNemar test, parameters, MACs, file size, latency. Writes reports/compare-<time>/.
+    """Compare accuracy (interval, McNemar test), parameters, MACs, file size and latency. Writes reports/compare-<time>/.
 
-    Two prediction tables, of any program, are joined by key and judged as octc verify judges: at the stated margins, by
-    patient (--cluster), ending with 0 only where the claim is shown.
+    Two prediction tables of any program are joined by key and tested as octc verify does: at the given margins, by patient
+    (--cluster). Exit code 0 only if the claim is shown.
     """
     paths = Path(reference), Path(candidate)
     if all(_is_table(path) for path in paths):
@@ -81,7 +83,7 @@ def _is_table(path: Path) -> bool:
 
 
 def _check_runs(session: Session, paths: tuple[Path, Path]) -> None:
-    """Refuse a table beside a run, and options that tables alone have."""
+    """Refuse a table together with a run, and options that apply to tables only (OctcError E102)."""
     from octc.bench.parity.tables.read import table_hint
 
     if mixed := [path for path in paths if _is_table(path)]:
@@ -98,7 +100,7 @@ def _check_runs(session: Session, paths: tuple[Path, Path]) -> None:
 
 
 def rows_of(found: Versus) -> list[tuple[str, ...]]:
-    """Metrics, losses, sizes and times of both."""
+    """Table rows: metrics, losses, sizes and latencies of both sides."""
     one, other = found.figures
     rows = []
     for name, words in METRICS.items():
@@ -138,7 +140,7 @@ def _smaller(one: float | None, other: float | None) -> str:
 
 
 def class_rows(found: Versus) -> list[tuple[str, ...]]:
-    """Sensitivity of each class with the paired interval."""
+    """Table rows: sensitivity of each class with its paired interval."""
     rows = []
     for row in found.per_class:
         values = [f"{100 * v:.2f}" if v is not None else "-" for v in (row.reference, row.candidate)]
@@ -152,7 +154,7 @@ def _span(limits: tuple[float, float] | None) -> str:
 
 
 def words_of(found: Versus) -> list[str]:
-    """The paired result in words."""
+    """The paired comparison as sentences."""
     pair = found.pair
     over = {"known": f" of {found.known.words}", "partial": f" ({found.known.words})"}.get(found.known.state, "")
     how = f"{_span(pair.deciding)} on {found.n:,} images{over} ({pair.decided_by.replace('_', ' ')})"

@@ -1,4 +1,4 @@
-"""`octc compare A.csv B.csv`: the predictions of any two programs on the same rows."""
+"""`octc compare A.csv B.csv`: compares the predictions of any two programs on the same rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from octc.stats.test_plan import ParityOptions
 def compare_tables(
     session: Session, tables: tuple[Path, Path], options: TableOptions, gate: ParityOptions, written: TableFiles
 ) -> int:
-    """Print the verdict, write the report and what else is wanted; 0 only where the claim is shown."""
+    """Print the verdict, write the report and the requested files; exit code 0 only if the claim is shown."""
     from octc.bench.parity.tables.compare import compare_files
     from octc.bench.report.table_report import write_for_ci, write_refusal, write_tables_report
     from octc.core.clock import utc_now

@@ -1,4 +1,4 @@
-"""`octc completion SHELL`: the script that teaches a shell octc's words. Printed, never installed."""
+"""`octc completion SHELL`: prints the completion script of a shell; installs nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from octc.cli._app.session import Session
 from octc.core.errors import OctcError
 from octc.core.options import OneOf
 
-# shell -> how its user takes it in, for this session
+# shell -> command that activates completion in the current session
 SHELLS = {
     "bash": 'eval "$(octc completion bash)"',
     "zsh": 'eval "$(octc completion zsh)"',
@@ -22,8 +22,8 @@ SHELLS = {
 }
 
 
-def completion(session: Session, shell: Annotated[str, OneOf(SHELLS), typer.Argument(help="Which shell")]) -> int:
-    """Print the completion script of a shell. Put the line that is said on stderr into the shell's start file to keep it."""
+def completion(session: Session, shell: Annotated[str, OneOf(SHELLS), typer.Argument(help="Shell")]) -> int:
+    """Print the completion script of a shell. To keep it, add the line printed on stderr to the shell's start file."""
     name = "pwsh" if shell == "powershell" else shell
     done = subprocess.run(
         [sys.executable, "-m", "octc.cli._app.main"],

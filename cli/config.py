@@ -1,4 +1,4 @@
-"""`octc config show | init | validate`: what is configured, where it comes from, and a file to begin with."""
+"""`octc config show | init | validate`: the configuration, the origin of each value, and a template file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from octc.core.options import Key, keys_of
 from octc.schemas.configuration import KEYS
 
 FILE = "octc.toml"
-OF_DATA = keys_of(DataOptions)  # they have no default that would be true of every data set
-# keys that no option of a command has: their defaults
+OF_DATA = keys_of(DataOptions)  # no default fits every data set
+# defaults of keys without a command-line option
 PLAIN = {"offline": False, "data.root": None, "run.dir": "runs"}
-HEAD = """# Configuration of octc, for this folder. Above it: `--config FILE`, OCTC_<SECTION>__<KEY>, options. Below it:
-# ~/.config/octc/config.toml, the recipe, the defaults. `octc config show --origins` says what counts.
+HEAD = """# Configuration of octc for this folder. Overridden by: --config FILE, OCTC_<SECTION>__<KEY>, options. Overrides:
+# ~/.config/octc/config.toml, the recipe, the defaults. `octc config show --origins` shows the effective values.
 """
 
 
 def show(
     session: Session,
-    origins: Annotated[bool, typer.Option("--origins", help="Also where each value comes from")] = False,
+    origins: Annotated[bool, typer.Option("--origins", help="Show also where each value comes from")] = False,
 ) -> int:
-    """Every key with the value that counts here; `-` is left to the recipe or to the command."""
+    """Show every configuration key with its effective value; `-`: the recipe or the command decides."""
     rows = []
     for path, key in _keys():
         section, _, name = path.rpartition(".")
@@ -44,9 +44,9 @@ def show(
 
 def init(
     session: Session,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to (./octc.toml)")] = FILE,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="File to write (./octc.toml)")] = FILE,
 ) -> int:
-    """Write a configuration file with every key as a comment. Never over an existing one."""
+    """Write a configuration file with every key as a comment. An existing file is never overwritten."""
     path = Path(file)
     if path.exists():
         text = f"output exists: {path}"
@@ -58,7 +58,7 @@ def init(
 
 
 def validate(session: Session) -> int:
-    """Check files and variables without running anything; what is wrong has its line, and the exit code is 2."""
+    """Check configuration files and environment variables. Each problem is printed with its line; the exit code is then 2."""
     found = [
         (origin, f"{section}.{name}".lstrip("."))
         for section, keys in session.settings.items()
@@ -70,7 +70,7 @@ def validate(session: Session) -> int:
 
 
 def examples() -> dict[str, Any]:
-    """What the template shows where an option has no default: what the code takes then. A file with all of it is valid."""
+    """Example values for options without a default: what the code uses then. A file with all of them is valid."""
     from octc.bench.remote.ssh import PYTHON
     from octc.bench.timing.profiles import STANDARD
     from octc.datasets.registry import DATASETS
@@ -124,7 +124,7 @@ def examples() -> dict[str, Any]:
 
 
 def template() -> str:
-    """Every key with what it allows, as comments in TOML."""
+    """Every key with its allowed values, as comments in TOML."""
     lines, shown = [HEAD.rstrip()], examples()
     for section, keys in KEYS.items():
         lines += ["", f"[{section}]"] if section else [""]
@@ -140,7 +140,7 @@ def template() -> str:
 
 
 def _allowed(path: str, key: Key) -> str:
-    """What a key allows; where targets differ, what is good for all."""
+    """The allowed values of a key; where export targets differ, the range that fits all."""
     if path != "export.opset":
         return key.allowed()
     from octc.export.formats import opsets
@@ -154,7 +154,7 @@ def _keys() -> list[tuple[str, Key]]:
 
 
 def _default(path: str, key: Key) -> Any:
-    """What counts where nothing is configured: the option's own default, or None."""
+    """The value if nothing is configured: the option's own default, or None."""
     if path in PLAIN:
         return PLAIN[path]
     section, _, name = path.partition(".")

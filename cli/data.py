@@ -1,4 +1,4 @@
-"""`octc data list | check | phantom`, and what every command about data needs."""
+"""`octc data list | check | synthetic`, and helpers of the commands about data."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from octc.datasets.audit import AuditReport
     from octc.datasets.base import Finding, Samples
 
-NAME = "name of a data set (octc data list), a folder, or a table"
+NAME = "Name of a data set (octc data list), a folder, or a table"
 
 
 def list_(session: Session) -> int:
-    """Known data sets, and which of them are on this machine."""
+    """List known data sets, and which of them are on this machine."""
     from octc.datasets.registry import DATASETS, find_root
 
     cells, rows = [], {}
@@ -47,15 +47,13 @@ def check(
     options: DataOptions,
     what: Annotated[str, typer.Argument(metavar="NAME|PATH", help=NAME)] = "ucsd",
     near_duplicates: Annotated[
-        str, typer.Option(help="what a near-duplicate across the split is: error, warn or off")
+        str, typer.Option(help="Near-duplicates between training and test: error, warn or off")
     ] = "error",
-    expect: Annotated[
-        str, typer.Option(help="subset: fewer images than published are fine; published: they are not")
-    ] = "subset",
+    expect: Annotated[str, typer.Option(help="subset: accept fewer images than published; published: require all")] = "subset",
 ) -> int:
-    """Counts, unreadable files, duplicates, near-duplicates, patients across splits, label conflicts.
+    """Check a data set: counts, unreadable files, duplicates, near-duplicates, patients in both parts, conflicting labels.
 
-    Ends with 1 when something was found, with 3 when a file cannot be read.
+    Exit code 1: something was found. Exit code 3: a file cannot be read.
     """
     from octc.datasets.audit import audit
     from octc.datasets.reading import read_data
@@ -85,14 +83,16 @@ def check(
 
 def phantom(
     session: Session,
-    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="where to (./Dataset/phantom)")] = None,
-    images: Annotated[int, typer.Option(min=2, help="images of each of the four classes")] = 120,
-    patients: Annotated[int | None, typer.Option(min=2, help="patients of each class (half as many as images)")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same images")] = 0,
-    severity: Annotated[float, typer.Option(min=0, max=1, help="Least severity of a disease: 0 has subtle ones, 1 none")] = 0.0,
-    force: Annotated[bool, typer.Option("--force", help="replace images that are there")] = False,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="Output folder (./Dataset/phantom)")] = None,
+    images: Annotated[int, typer.Option(min=2, help="Images per class (four classes)")] = 120,
+    patients: Annotated[int | None, typer.Option(min=2, help="Patients per class (half the number of images)")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; the same seed gives the same images")] = 0,
+    severity: Annotated[
+        float, typer.Option(min=0, max=1, help="Minimum severity of disease: 0 includes subtle cases, 1 excludes them")
+    ] = 0.0,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing images")] = False,
 ) -> int:
-    """Draw synthetic B-scans in the layout of UCSD. They say nothing about patients; a quarter of them is the test part."""
+    """Generate synthetic B-scans in the layout of UCSD; a quarter is the test part. They say nothing about real patients."""
     from octc.datasets.registry import spec_of
     from octc.datasets.synthetic.bscans import write_phantoms
 
@@ -108,7 +108,7 @@ def phantom(
 
 
 def place_of(session: Session, what: str, options: DataOptions) -> tuple[str, Path]:
-    """A data set's name and root, from a name, a folder or a table; which was chosen is said."""
+    """Name and root of a data set, from a name, a folder or a table. Prints what was chosen."""
     from octc.datasets.registry import DATASETS, find_root, guess_layout, spec_of
     from octc.datasets.tree import has_file, is_folder
 
@@ -130,7 +130,7 @@ def place_of(session: Session, what: str, options: DataOptions) -> tuple[str, Pa
 
 
 def tell_scan(session: Session, samples: Samples) -> None:
-    """Say what a scan read as what, and what it left out, linked or wondered about."""
+    """Print how each folder was read, what was left out, and the warnings of the scan."""
     from octc.datasets.base import scan_json, words_of_scan
 
     session.document["scan"] = scan_json(samples)
@@ -140,13 +140,13 @@ def tell_scan(session: Session, samples: Samples) -> None:
 
 
 def warn_notes(session: Session, notes: Iterable[Finding]) -> None:
-    """Say what a scan left out, linked or wondered about."""
+    """Print the warnings of a scan."""
     for note in notes:
         session.warn(note.code, f"{note.message}; {note.hint}" if note.code == "OCT-W223" else note.message, note.place)
 
 
 def people_cell(count: int | None) -> str:
-    """A number of patients as a cell of a table."""
+    """A patient count as a table cell."""
     return "unknown" if count is None else str(count)
 
 

@@ -16,17 +16,15 @@ from octc.core.progress import counting
 
 def fetch(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="ucsd, neh or octmnist")],
-    place: Annotated[
-        str | None, typer.Option("--from", metavar="URL|FILE", help="another address, or a file that is here")
-    ] = None,
-    sha256: Annotated[str | None, typer.Option(help="checksum that the file of --from must have")] = None,
-    size: Annotated[int | None, typer.Option(help="octmnist: 64, 128 or 224 pixels (64)")] = None,
-    force: Annotated[bool, typer.Option("--force", help="fetch again what was fetched before")] = False,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Data set: ucsd, neh or octmnist")],
+    place: Annotated[str | None, typer.Option("--from", metavar="URL|FILE", help="Another URL, or a local archive")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of the file given with --from")] = None,
+    size: Annotated[int | None, typer.Option(help="Image size of octmnist: 64, 128 or 224 pixels (64)")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Download again")] = False,
 ) -> int:
-    """Download a data set, check it and unpack it. Source, licence, size and checksum are named before the download.
+    """Download a data set, verify its checksum and unpack it. Source, licence, size and checksum are printed first.
 
-    A download that broke off goes on when the command is repeated. The folder appears when everything is in it.
+    Repeat the command to resume an interrupted download. The folder appears only when it is complete.
     """
     from octc.datasets.download.fetch import FetchOptions
     from octc.datasets.download.fetch import fetch as fetch_source

@@ -13,15 +13,15 @@ from octc.core.progress import counting
 
 def paired_phantom(
     session: Session,
-    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="where to (./Dataset/paired-phantom)")] = None,
-    patients: Annotated[int, typer.Option(min=8, help="patients, each with two eyes")] = 120,
-    images: Annotated[int, typer.Option(min=1, help="images of each eye and modality")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same images")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="replace images that are there")] = False,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="Output folder (./Dataset/paired-phantom)")] = None,
+    patients: Annotated[int, typer.Option(min=8, help="Patients, two eyes each")] = 120,
+    images: Annotated[int, typer.Option(min=1, help="Images per eye and modality")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; the same seed gives the same images")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing images")] = False,
 ) -> int:
-    """Draw OCT and fundus images of the same eyes, six labels that do not exclude each other, in the layout of TOPCON-MM.
+    """Generate OCT and fundus images of the same eyes in the layout of TOPCON-MM, with six labels (several per image).
 
-    They say nothing about patients; a quarter of them is the test part.
+    A quarter is the test part. The images say nothing about real patients.
     """
     from octc.datasets.registry import spec_of
     from octc.datasets.synthetic.paired import write_paired

@@ -1,4 +1,4 @@
-"""`octc data patients`: whose the images are, as a rule would give it; --save writes the rule down for every later command."""
+"""`octc data patients`: shows the patient of each image under a rule; --save stores the rule for all later commands."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ def patients(
     session: Session,
     options: DataOptions,
     what: Annotated[str, typer.Argument(metavar="NAME|PATH", help=NAME)] = "ucsd",
-    save: Annotated[bool, typer.Option("--save", help="Trainings and splits of these images use the rule from now on")] = False,
+    save: Annotated[
+        bool, typer.Option("--save", help="Store the rule: later trainings and splits of these images use it")
+    ] = False,
 ) -> int:
-    """Show the patients that a rule gives, and what looks wrong about them."""
+    """Show the patients that a rule gives, with warnings if they look implausible."""
     from octc.datasets.patient_rules import apply_rule, preview, read_rule, rule_of, wonders, words, write_rule
     from octc.datasets.reading import reading_of
     from octc.datasets.registry import scan_dataset

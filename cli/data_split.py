@@ -1,4 +1,4 @@
-"""`octc data split | stats`: which image is used for what, and what the images are like."""
+"""`octc data split | stats`: the split of a data set, and statistics of its images."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ def split(
     session: Session,
     options: DataOptions,
     what: Annotated[str, typer.Argument(metavar="NAME|PATH", help=NAME)] = "ucsd",
-    folds: Annotated[int | None, typer.Option(min=2, help="this many folds by patient, each with an inner 80/20")] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Number of folds by patient; each divides its rest 80/20 into train and val")
+    ] = None,
     leave_out: Annotated[
         str | None,
-        typer.Option(metavar="size|site", help="a fold for each acquisition, which is left out: by image size, or site"),
+        typer.Option(metavar="size|site", help="Leave one acquisition out per fold: by image size, or by site"),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="clean; as-released or as-released-teacher: what KD-OCT used, leaks included")
+        str, typer.Option(help="clean, or KD-OCT's splits with their leakage: as-released, as-released-teacher")
     ] = "clean",
-    seed: Annotated[int | None, typer.Option(min=0, help="another seed draws other parts (0; as released 43)")] = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="write split.json or fold-I-of-K.json")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed of the split (0; as released: 43)")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="DIR", help="Write split.json or fold-I-of-K.json to this folder")
+    ] = None,
 ) -> int:
     """Show the split that a run with this seed trains on (by patient, where patients are known), or the folds of a
     cross-validation."""
@@ -74,9 +78,9 @@ def stats(
     session: Session,
     options: DataOptions,
     what: Annotated[str, typer.Argument(metavar="NAME|PATH", help=NAME)] = "ucsd",
-    seed: Annotated[int, typer.Option(min=0, help="of the split whose training part the pixels are taken from")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split whose training images are read")] = 0,
 ) -> int:
-    """Images and patients of each class, sizes, and the mean and deviation of the pixels (training images only)."""
+    """Show images and patients per class, image sizes, and mean and std of the pixels (training images only)."""
     from octc.datasets.reading import read_data, refuse_contradictions
     from octc.datasets.registry import spec_of
     from octc.datasets.split import make_split
@@ -120,7 +124,7 @@ def _row(one: Split, part: str) -> tuple[str, ...]:
 
 
 def _say(session: Session, one: Split, several: bool) -> None:
-    """Digest and leakage of one split."""
+    """Print digest and leakage of one split."""
     from octc.datasets.split import CLEAN, leaks_of
 
     head = f"fold {one.fold[0]}  " if several and one.fold else ""
@@ -160,7 +164,7 @@ def _json(one: Split, *, single: bool = False) -> dict[str, object]:
 
 
 def _write(made: Sequence[Split], folder: Path) -> list[str]:
-    """One manifest for each split; nothing is overwritten."""
+    """Write one manifest per split; never overwrite a file."""
     from octc.core.errors import OctcError
 
     paths = [folder / (f"fold-{one.fold[0]}-of-{one.fold[1]}.json" if one.fold else "split.json") for one in made]

@@ -23,25 +23,28 @@ SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
 
 @dataclass(frozen=True)
 class VolumeOptions:
-    """How a file is read."""
+    """Options for reading a volume file."""
 
-    index: int | None = option(None, shown="Which volume of a file that holds several (from 0)", within=(0, None))
-    shape: str | None = option(None, shown="Of a file without a header", metavar="FRAMESxROWSxCOLUMNS")
-    eye: str | None = option(None, shown="Eye of a file that does not name it", metavar="R|L")
-    allow_cut: bool = option(False, shown="Take the whole B-scans of a file that is cut short", names=("--allow-cut",))
-    identity_key: Path | None = option(None, shown="File with the site's secret, for the hash of the patient", metavar="FILE")
+    index: int | None = option(None, shown="Index of the volume if a file contains several (from 0)", within=(0, None))
+    shape: str | None = option(None, shown="Dimensions of a file without a header", metavar="FRAMESxROWSxCOLUMNS")
+    eye: str | None = option(None, shown="Laterality, if the file does not state it", metavar="R|L")
+    allow_cut: bool = option(False, shown="Read the complete B-scans of a truncated file", names=("--allow-cut",))
+    identity_key: Path | None = option(
+        None, shown="File with the site's secret key, for hashing the patient id", metavar="FILE"
+    )
 
 
 def volume(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="DICOM, .vol, .fda ... (docs/volumes.md); - for standard input")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="DICOM, .vol, .fda ... (docs/volumes.md); -: standard input")],
     options: VolumeOptions,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="OUT.png", help="Write a contact sheet with order and eye on it")
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Write a contact sheet that shows the order of the B-scans and the eye"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a sheet that is there")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing contact sheet")] = False,
 ) -> int:
-    """Show what a volume file holds, and where each fact comes from. Identity is never shown."""
+    """Show the content of a volume file, and where each fact comes from. The patient's identity is never shown."""
     from octc.core.files import replacing
     from octc.core.standard_input import piped
     from octc.volumes.sheet import contact_sheet
@@ -69,7 +72,7 @@ def volume(
 
 
 def _ending(place: Path, endings: tuple[str, ...], name: str, what: str) -> None:
-    """Refuse the name of an output whose ending says another format than it gets."""
+    """Refuse an output name whose extension contradicts its format (OctcError E104)."""
     if place.suffix.lower() not in endings:
         said = place.with_suffix(endings[0]) if endings[0] else place.with_suffix("")
         raise OctcError("OCT-E104", f"{name} {place}: {what}", hint=f"{name} {said}", place=name)
@@ -77,13 +80,13 @@ def _ending(place: Path, endings: tuple[str, ...], name: str, what: str) -> None
 
 def convert(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A volume of any format that is read")],
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="PLACE", help="A .dcm file, or a folder for pictures")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Volume in any format that octc reads")],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="PLACE", help="Output: a .dcm file, or a folder for PNG")],
     options: VolumeOptions,
-    to: Annotated[str, OneOf(FORMATS), typer.Option(help="dicom (OPT, 8 bits), or png (pictures with a manifest)")] = "dicom",
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there")] = False,
+    to: Annotated[str, OneOf(FORMATS), typer.Option(help="dicom (OPT, 8 bits), or png (images with a manifest)")] = "dicom",
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files")] = False,
 ) -> int:
-    """Write a volume as OPT DICOM or as pictures with a manifest. Names, dates of birth and ids do not go along."""
+    """Write a volume as OPT DICOM, or as images with a manifest. Names, birth dates and ids of the patient are left out."""
     from octc.core.standard_input import piped
     from octc.volumes.writing import write_opt, write_pictures
 
@@ -109,15 +112,17 @@ def convert(
 
 def synthetic_volumes(
     session: Session,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to")],
-    formats: Annotated[str, typer.Option("--format", metavar="NAME[,NAME]", help="Formats, in turn")] = "dicom,vol,fda",
-    patients: Annotated[int, typer.Option(min=1, help="Patients of each of the four classes")] = 2,
-    visits: Annotated[int, typer.Option(min=1, max=12, help="Visits of each eye")] = 1,
-    frames: Annotated[int, typer.Option(min=1, max=512, help="B-scans of each volume")] = 7,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same volumes")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there")] = False,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder")],
+    formats: Annotated[
+        str, typer.Option("--format", metavar="NAME[,NAME]", help="File formats, used in turn")
+    ] = "dicom,vol,fda",
+    patients: Annotated[int, typer.Option(min=1, help="Patients per class (four classes)")] = 2,
+    visits: Annotated[int, typer.Option(min=1, max=12, help="Visits per eye")] = 1,
+    frames: Annotated[int, typer.Option(min=1, max=512, help="B-scans per volume")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; the same seed gives the same volumes")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files")] = False,
 ) -> int:
-    """Draw synthetic volumes of both eyes in clinics' formats, with a table (volumes.csv). They say nothing about patients."""
+    """Generate synthetic volumes of both eyes in clinical file formats, with a table (volumes.csv). Not real patients."""
     from octc.datasets.synthetic.volumes import write_volumes
 
     names = [name.strip() for name in formats.split(",") if name.strip()]
@@ -131,9 +136,9 @@ def synthetic_volumes(
 
 
 def opened(file: Path, options: VolumeOptions, kept: Path | None = None) -> list[Volume]:
-    """The volumes of a file, or the one that is named; the user's eye where the file names none.
+    """Open the volumes of a file, or the one at `options.index`. `options.eye` is used only if the file states no laterality.
 
-    kept: the file that keeps the standard input; its volumes are called `-`.
+    kept: temporary file with the content of standard input; its volumes are named `-`.
     """
     from dataclasses import replace
 
@@ -162,7 +167,7 @@ def opened(file: Path, options: VolumeOptions, kept: Path | None = None) -> list
 
 
 def _free(place: Path, source: Path, force: bool, *, folder: bool = False) -> None:
-    """Refuse an output that is the input, that is there (without --force), or that is a folder where a file is meant."""
+    """Refuse an output that is the input, that exists (without --force), or a folder instead of a file or vice versa."""
     if place.exists() and place.resolve() == source.resolve():
         raise OctcError("OCT-E102", f"{place} is the input itself", hint="name another output", place=str(place))
     if place.exists() and (not force or place.is_dir() != folder):

@@ -1,4 +1,4 @@
-"""`octc doctor`: what this machine can do, and for the rest the command that resolves it. Changes nothing, contacts nobody."""
+"""`octc doctor`: checks what this machine can run, with a command for what is missing. Changes and sends nothing."""
 
 from __future__ import annotations
 
@@ -19,22 +19,18 @@ SIGNS = {"ok": "✓", "info": "·", "warning": "!", "problem": "✗"}
 
 def doctor(
     session: Session,
-    target: Annotated[
-        str | None, OneOf(TARGETS), typer.Option(help="Look from the point of view of that kind of machine")
-    ] = None,
+    target: Annotated[str | None, OneOf(TARGETS), typer.Option(help="Check what this kind of machine needs")] = None,
     log: Annotated[
         Path | None,
-        typer.Option(
-            "--log", metavar="FILE", help="What pip, Python or TensorRT said when it failed: explained too (- is stdin)"
-        ),
+        typer.Option("--log", metavar="FILE", help="Explain an error log of pip, Python or TensorRT (-: stdin)"),
     ] = None,
 ) -> int:
-    """Say what this machine can do and how to resolve the rest. Ends with 4 when there is a problem."""
+    """Check what this machine can run, and print how to get what is missing. Exit code 4: there is a problem."""
     from octc.runtimes.doctor import DoctorOptions, examine, explained
     from octc.train.recipes.weight_packages import PACKAGES
 
     weights = {"weights": tuple(package.module for package in PACKAGES.values())}
-    told = [] if log is None else explained(log)  # first: it is what was asked
+    told = [] if log is None else explained(log)  # the log comes first: the user asked about it
     checks = [*told, *examine(DoctorOptions(target, session.run_dir, session.data, session.offline, weights))]
     counts = Counter(check.state for check in checks)
     session.report({"target": target, "checks": [_plain(check) for check in checks], "counts": {k: counts[k] for k in SIGNS}})
@@ -60,7 +56,7 @@ def _plain(check: Check) -> dict[str, Any]:
 
 
 def _lines(session: Session, checks: list[Check]) -> list[str]:
-    """Groups with their lines, wrapped to the width of stdout."""
+    """The checks as lines by group, wrapped to the width of stdout."""
     lines: list[str] = []
     for place, check in enumerate(checks):
         if not place or check.group != checks[place - 1].group:

@@ -1,4 +1,4 @@
-"""`octc dossier OLD NEW`: what changed between two artifacts, what was tested, what is not known."""
+"""`octc dossier OLD NEW`: lists what changed between two artifacts, what was tested, and what is unknown."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from octc.cli._app.session import Session
 
 def dossier(
     session: Session,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The artifact that is in use")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The one that is to take its place")],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Artifact in use")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Artifact that would replace it")],
 ) -> int:
-    """Changes of data, weights, graph and engine; tests with their results; open points; bills of materials."""
+    """Write a change report: data, weights, graph and engine; tests and results; open points; bills of materials."""
     from octc.bench.report.change import read_change, write_change
     from octc.cli._app.tables import Rows
     from octc.core.clock import utc_now

@@ -1,4 +1,4 @@
-"""`octc eval`: a run's network on the validation set or the test part of its split, with every table and figure as a file."""
+"""`octc eval`: evaluates a run's network on the validation or test set of its split; writes tables and figures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from octc.schemas.verification import EvalOptions
 def evaluate(
     session: Session,
     requested: EvalOptions,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run; the newest finished one without it")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run (the newest finished one)")] = None,
 ) -> int:
-    """Evaluate a run's network. Writes a new folder in runs/<id>/eval/, never over an older one."""
+    """Evaluate a run's network. Writes a new folder in runs/<id>/eval/; older evaluations stay."""
     from octc.core.optional import need
     from octc.store.runs import find_run, newest_run
 

@@ -1,4 +1,4 @@
-"""`octc explain CODE|RULE|WORD`: meaning, why it matters, usual causes, what to do. Offline; the texts are in the package."""
+"""`octc explain CODE|RULE|WORD`: meaning, relevance, usual causes and remedy. Works offline from texts in the package."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ else:
     import tomli as tomllib
 
 TEXTS = "explain.toml"
-TOLERANCE = "tolerance"  # the entry of K1, K2, ...: their numbers stand in runtimes/golden.py
+TOLERANCE = "tolerance"  # the entry of K1, K2, ...; runtimes/golden.py defines their values
 
 
 def explain(
     session: Session,
     word: Annotated[
         str | None,
-        typer.Argument(metavar="CODE|WORD", help="OCT-E705, E705, a rule of octc lint (W26), or a word of a verdict"),
+        typer.Argument(metavar="CODE|WORD", help="Error code (OCT-E705 or E705), lint rule (W26), or term of a verdict"),
     ] = None,
-    every: Annotated[bool, typer.Option("--list", help="All codes and words")] = False,
+    every: Annotated[bool, typer.Option("--list", help="List all codes and terms")] = False,
     schema: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The JSON Schema of what a command prints with --json, or of a file"),
+        typer.Option(metavar="NAME", help="Print the JSON Schema of a command's --json output, or of a file"),
     ] = None,
 ) -> int:
-    """Explain an error or warning code, a rule of lint, a word of a verdict or a measurement, or the JSON of a command."""
+    """Explain an error or warning code, a lint rule, a term of a verdict or measurement, or the JSON of a command."""
     asked = [every, word is not None, schema is not None]
     if sum(asked) != 1:
         text = "give one code or word, --list or --schema NAME" + (", not several of them" if any(asked) else "")
@@ -58,13 +58,13 @@ def explain(
 
 @cache
 def texts() -> dict[str, dict[str, Any]]:
-    """Every text by code or word."""
+    """All entries by code or term."""
     known: dict[str, dict[str, Any]] = tomllib.loads((files("octc.cli") / TEXTS).read_text(encoding="utf-8"))
     return known
 
 
 def entry_of(word: str) -> dict[str, Any]:
-    """What is known of a code (with or without OCT-) or a word, in any case. E101 when it is neither."""
+    """The entry of a code (with or without OCT-) or a term, in any letter case (OctcError E101: unknown)."""
     names = spellings()
     spelled = _plain(word)
     name = names.get(spelled) or names.get(f"oct_{spelled}") or names.get(spelled.partition(":")[0]) or _tolerance(word)
@@ -89,13 +89,13 @@ def entry_of(word: str) -> dict[str, Any]:
 
 @cache
 def spellings() -> dict[str, str]:
-    """Every spelling that is known, plain -> the name of its entry; entries come before other spellings of others."""
+    """All known spellings, normalised -> name of the entry; the name of an entry precedes an alternative spelling."""
     also = {_plain(other): name for name, entry in texts().items() for other in entry.get("also", ())}
     return {**also, **{_plain(name): name for name in (*CODES, *texts())}}
 
 
 def _plain(word: str) -> str:
-    """A word as it is looked up: small letters, one sign between words, no brackets, no commas."""
+    """A term normalised for lookup: lower case, one underscore between words, no brackets, no commas."""
     kept = "".join(sign if sign.isalnum() or sign in ":.%/" else " " for sign in word.lower())
     return "_".join(kept.split())
 
@@ -107,7 +107,7 @@ def _tolerance(word: str) -> str | None:
 
 
 def _row_of(word: str) -> str:
-    """The numbers of the row of tolerances that was asked for."""
+    """The values of the requested row of the tolerance table."""
     from octc.runtimes.golden import TOLERANCES
 
     row = TOLERANCES.get(word.strip().upper())
@@ -119,7 +119,7 @@ def _row_of(word: str) -> str:
 
 
 def lines(entry: dict[str, Any]) -> list[str]:
-    """An entry as text."""
+    """An entry as lines of text."""
     kind = (
         "" if entry["exit_code"] is None else "  (a warning)" if entry["exit_code"] == 0 else f"  (exit {entry['exit_code']})"
     )

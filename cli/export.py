@@ -1,4 +1,4 @@
-"""`octc export`: a run's network as artifacts that are complete by themselves."""
+"""`octc export`: exports a run's network as self-contained artifacts."""
 
 from __future__ import annotations
 
@@ -27,49 +27,52 @@ def _targets() -> Iterable[str]:
 
 def export(  # noqa: PLR0913 - an option a parameter
     session: Session,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run (id, path); newest successful student")] = None,
-    target: Annotated[str, OneOf((*_targets(), "all")), typer.Option(help="Engine that is to read it")] = "all",
-    fp32: Annotated[bool, typer.Option("--fp32", help="FP32 only")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="FP16 only")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="INT8 only")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace artifacts that exist")] = False,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run, by id or path (newest successful student)")] = None,
+    target: Annotated[str, OneOf((*_targets(), "all")), typer.Option(help="Inference engine to export for")] = "all",
+    fp32: Annotated[bool, typer.Option("--fp32", help="Export FP32 only")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Export FP16 only")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Export INT8 only")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing artifacts")] = False,
     opset: Annotated[int | None, typer.Option(help="ONNX opset instead of the target's default")] = None,
     ptq: Annotated[
         str | None,
         typer.Option(
-            metavar="ENGINE", help="Quantise after training, with octc, onnxruntime, nncf or modelopt (octc ptq compares)"
+            metavar="ENGINE",
+            help="Post-training quantisation with octc, onnxruntime, nncf or modelopt (octc ptq compares them)",
         ),
     ] = None,
     amax: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Activation ranges of pytorch-quantization (safetensors), with --ptq octc"),
+        typer.Option(metavar="FILE", help="With --ptq octc: activation ranges of pytorch-quantization (safetensors)"),
     ] = None,
-    margin: Annotated[float, typer.Option(help="Largest loss of accuracy that the gate accepts, percentage points")] = 1.0,
+    margin: Annotated[float, typer.Option(help="Gate: largest accepted loss of accuracy, percentage points")] = 1.0,
     class_margin: Annotated[
         float,
-        typer.Option(help="The same for each class's sensitivity: names classes that do not show it; it stays with --margin"),
+        typer.Option(
+            help="Largest loss of each class's sensitivity, percentage points; classes beyond it are reported, --margin decides"
+        ),
     ] = 3.0,
-    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge INT8 on the validation set before publishing")] = True,
+    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Test INT8 on the validation set before publishing")] = True,
     temperature: Annotated[
         bool,
-        typer.Option("--temperature", help="Temperature scaling: fold what fits the validation set into the last layer"),
+        typer.Option("--temperature", help="Temperature scaling, fitted on the validation set and folded into the last layer"),
     ] = False,
-    allow_fallback: Annotated[bool, typer.Option("--allow-fallback", help="FP16 where INT8 is rejected")] = False,
+    allow_fallback: Annotated[bool, typer.Option("--allow-fallback", help="Export FP16 if the gate rejects INT8")] = False,
     require_engine: Annotated[bool, typer.Option("--require-engine", help="Fail unless a TensorRT engine is built")] = False,
     from_artifact: Annotated[
         Path | None,
-        typer.Option("--from-artifact", metavar="DIR", help="Build the engine of a TensorRT artifact here"),
+        typer.Option("--from-artifact", metavar="DIR", help="Build the engine of this TensorRT artifact on this machine"),
     ] = None,
-    cpu: Annotated[str, typer.Option(metavar="CPU", help="Processors that it is for: x86, arm or arm-nofp16")] = "",
+    cpu: Annotated[str, typer.Option(metavar="CPU", help="Target processors: x86, arm or arm-nofp16")] = "",
     use: Annotated[
         str | None,
         OneOf(USES),
-        typer.Option(help="What it is for: refused where a licence of data, weights or teachers forbids it"),
+        typer.Option(help="Intended use; refuse if a licence of data, weights or teachers forbids it"),
     ] = None,
-    licences: Annotated[Path | None, typer.Option(metavar="FILE", help="What you know of licences (JSON), for --use")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop")] = False,
+    licences: Annotated[Path | None, typer.Option(metavar="FILE", help="With --use: licences that you know (JSON)")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and stop")] = False,
 ) -> int:
-    """Write ONNX, OpenVINO, LiteRT, TensorRT (Q/DQ) or torch artifacts of a run."""
+    """Export a run as ONNX, OpenVINO, LiteRT, TensorRT (Q/DQ) or torch artifacts."""
     precision = _precision(fp32, fp16, int8)
     from octc.export.formats import FORMATS, libraries
 

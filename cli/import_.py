@@ -1,4 +1,4 @@
-"""`octc import`: a network that was trained elsewhere, as an artifact."""
+"""`octc import`: makes an artifact from a network that was trained elsewhere."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
 def import_(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX file, or the .xml of an OpenVINO IR")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX file, or .xml file of an OpenVINO IR")],
     preprocess: Annotated[
         str,
         typer.Option(
             metavar="WHAT",
-            help="Its preprocessing: JSON of timm, torchvision, transformers or octc; timm:NAME, torchvision:NAME",
+            help="Preprocessing: JSON of timm, torchvision, transformers or octc; or timm:NAME, torchvision:NAME",
         ),
     ],
-    classes: Annotated[str, typer.Option(metavar="A,B,...", help="Class names in the order of the logits, or a file of them")],
+    classes: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Class names in the order of the logits, or a file with them")
+    ],
     options: ImportOptions,
 ) -> int:
-    """Make an artifact of a network that was trained elsewhere; with --data DIR also a run, to verify and to quantise it."""
+    """Make an artifact from a network that was trained elsewhere. --data DIR also makes a run, for octc verify and INT8."""
     from octc.core.optional import need_wing
 
     need_wing("export")
@@ -57,7 +59,7 @@ def _details(made: Imported) -> dict[str, object]:
 
 
 def _next(made: Imported) -> str:
-    """The commands that follow."""
+    """The commands to run next."""
     if made.run is None:
         return f"octc predict {made.folder} IMAGE, octc bench {made.folder}; octc import --data DIR makes a run"
     if made.artifact.precision == "fp32" and made.artifact.target == "onnx":

@@ -1,6 +1,6 @@
-"""The JSON Schema of what a command prints with --json (the envelope with the command's own document in it), and of files.
+"""JSON Schemas of the output of `--json` (an envelope around the command's document) and of files that octc writes.
 
-Both are made of the structs of octc/schemas/, where the documents are defined.
+Both are generated from the structs in octc/schemas/.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from octc.core.deprecated import COMMAND, new_of
 from octc.core.errors import OctcError
 
-# command -> module of octc/schemas/ and what its document may be
+# command -> module of octc/schemas/ and the structs that its document may be
 DOCUMENTS: dict[str, tuple[str, ...]] = {
     "abstain": ("rules", "RulesStored"),
     "analyze": ("commands", "Analysis"),
@@ -69,7 +69,7 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
 }
 
 
-# file -> the same
+# file -> module of octc/schemas/ and its structs
 FILES: dict[str, tuple[str, ...]] = {
     "artifact.json": ("artifact", "Manifest"),
     "bench-HOST.json": ("bench", "BenchResult"),
@@ -83,14 +83,14 @@ FILES: dict[str, tuple[str, ...]] = {
 
 
 def schema_names() -> list[str]:
-    """Commands, as they are typed, and files that have a schema."""
+    """Names of the commands and files that have a schema."""
     return [*sorted(DOCUMENTS), *FILES]
 
 
 def schema_of(command: str) -> dict[str, Any]:
-    """The whole schema of a command or a file, complete by itself (E101 where there is none).
+    """The self-contained JSON Schema of a command's output or of a file (OctcError E101: there is none).
 
-    Where a command succeeded `data` is its document; where it failed it may also be empty.
+    `data` of the envelope is the command's document; after a failure it may be empty.
     """
     command = new_of(COMMAND, command)
     if command not in schema_names():

@@ -1,4 +1,4 @@
-"""`octc artifact licences` and `octc data overlap`: what an artifact was made of allows, and what two data sets share."""
+"""`octc artifact licences` and `octc data overlap`: licences of an artifact, and images that two data sets share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from octc.schemas.licences import USES
 def licences(
     session: Session,
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="An artifact, a folder of artifacts, or a run")],
-    use: Annotated[str | None, OneOf(USES), typer.Option(help="End with 1 where a licence does not allow it")] = None,
-    known: Annotated[Path | None, typer.Option("--licences", metavar="FILE", help="What you know of licences (JSON)")] = None,
+    use: Annotated[
+        str | None, OneOf(USES), typer.Option(help="Intended use; exit code 1 if a licence does not allow it")
+    ] = None,
+    known: Annotated[Path | None, typer.Option("--licences", metavar="FILE", help="Licences that you know (JSON)")] = None,
 ) -> int:
-    """Data, start weights and teachers with their licences, and where those are stated; a copy's tag does not hide them."""
+    """List data, start weights and teachers with their licences and sources; a copy keeps the licence of its original."""
     from octc.cli._app.tables import Rows
     from octc.datasets.licences import read_known, refuse, shared_json, terms_of
     from octc.store.find import find_artifacts
@@ -47,7 +49,7 @@ def overlap(
     one: Annotated[Path, typer.Argument(metavar="DIR", help="A class tree, or the root of a known data set")],
     other: Annotated[Path, typer.Argument(metavar="DIR", help="Another one")],
 ) -> int:
-    """Images that two data sets share, by checksum and by perceptual hash; ends with 1 where there are any."""
+    """Find images that two data sets share, by checksum and by perceptual hash. Exit code 1: there are some."""
     from octc.cli._app.tables import Rows
     from octc.core.errors import OctcError
     from octc.datasets.layouts.folders import scan_folder
@@ -55,7 +57,7 @@ def overlap(
 
     found = find_overlap((one.name, other.name), scan_folder(one, None), scan_folder(other, None), session)
     session.report(found.to_json())
-    rows = [(a, b, "the same file") for a, b in found.same] + [(a, b, f"{n} of 255 signs differ") for a, b, n in found.near]
+    rows = [(a, b, "the same file") for a, b in found.same] + [(a, b, f"{n} of 255 hash bits differ") for a, b, n in found.near]
     session.result(Rows((one.name, other.name, ""), rows[:50], f"{found.shared} of {found.images[0]} images are in both"))
     for sentence in found.stated:
         session.say(f"  stated: {sentence}")

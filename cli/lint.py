@@ -14,7 +14,7 @@ from octc.core.options import OneOf
 if TYPE_CHECKING:
     from octc.export.lint.check import Finding
 
-SHOWN = 5  # nodes of one rule, without --all
+SHOWN = 5  # nodes shown per rule without --all
 
 
 def _targets() -> Iterable[str]:
@@ -26,12 +26,14 @@ def _targets() -> Iterable[str]:
 def lint(
     session: Session,
     model: Annotated[Path, typer.Argument(metavar="ONNX", help="ONNX file, or the folder of an artifact")],
-    target: Annotated[str, OneOf(_targets()), typer.Option(help="tensorrt: up to 10.11, tensorrt-strong: later")] = "tensorrt",
-    fix: Annotated[bool, typer.Option("--fix", help="Write MODEL.fixed.onnx with what can be repaired safely")] = False,
+    target: Annotated[
+        str, OneOf(_targets()), typer.Option(help="Engine (tensorrt: up to 10.11; tensorrt-strong: later)")
+    ] = "tensorrt",
+    fix: Annotated[bool, typer.Option("--fix", help="Write MODEL.fixed.onnx with the safe repairs")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace MODEL.fixed.onnx")] = False,
-    every: Annotated[bool, typer.Option("--all", help="Every node of a rule, not the first five")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every node of a rule, not the first five")] = False,
 ) -> int:
-    """Find what an engine would reject, run in float or mis-scale. Exit 0: no error and no warning."""
+    """Find nodes that an engine would reject, run in float or scale wrongly. Exit code 0: no error and no warning."""
     from octc.core.optional import need
 
     need("onnx")
@@ -48,7 +50,7 @@ def lint(
 
 
 def table(found: Sequence[Finding], name: str, target: str, most: int | None = SHOWN) -> str:
-    """One line for each rule and message kind, with its nodes: `most` of them, None: all."""
+    """One line per rule, with up to `most` nodes each (None: all)."""
     lines = []
     grouped: dict[tuple[str, str], list[Finding]] = {}
     for one in found:

@@ -1,4 +1,4 @@
-"""`octc list`: models, data sets, recipes and runs, and for each of them what is missing here. Imports no heavy library."""
+"""`octc list`: models, data sets, recipes and runs, with what is missing for each. Imports no heavy library."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ KINDS: dict[str, type[Document]] = {"models": ModelRow, "datasets": DatasetRow, 
 
 def list_(
     session: Session,
-    what: Annotated[str | None, OneOf(KINDS), typer.Argument(help="All four without it")] = None,
+    what: Annotated[str | None, OneOf(KINDS), typer.Argument(help="What to list (all four)")] = None,
 ) -> int:
-    """Models, data sets, recipes and runs, and what is missing for each."""
+    """List models, data sets, recipes and runs, with what is missing for each."""
     from octc.store.listing import list_datasets, list_runs
     from octc.train.recipes.listing import list_models, list_recipes
 

@@ -1,4 +1,4 @@
-"""`octc monitor`: is what this box sees, answers and computes still what its artifact knows?"""
+"""`octc monitor`: tests whether inputs, predictions and computations on a device still match the artifact's validation set."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ from octc.core.errors import OctcError
 
 def monitor(  # noqa: PLR0913 - an option a parameter
     session: Session,
-    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="The artifact that answers here, or a run")],
+    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Artifact in use here, or a run")],
     store: Annotated[
-        Path | None, typer.Argument(metavar="STORE", help="File that predict, serve and archives added to (--monitor)")
+        Path | None, typer.Argument(metavar="STORE", help="Store that predict and serve write with --monitor")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV of labels that arrived: path, label, and patient")
+        Path | None, typer.Option(metavar="FILE", help="CSV of labels that arrived later: path, label, patient")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for monitor.html, .json and .prom")] = None,
-    margin: Annotated[float, typer.Option(help="Points that accuracy in the field may lie below validation's")] = 2.0,
-    false_alarms: Annotated[float, typer.Option(help="Percent of boxes that ever see a false alarm of drift")] = 1.0,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder for monitor.html, .json and .prom")] = None,
+    margin: Annotated[
+        float, typer.Option(help="Accepted loss of accuracy against the validation set, percentage points")
+    ] = 2.0,
+    false_alarms: Annotated[
+        float, typer.Option(help="Probability of a false drift alarm over a store's whole life, percent")
+    ] = 1.0,
     replay: Annotated[bool, typer.Option("--replay/--no-replay", help="Replay the golden images on this machine")] = True,
     learn: Annotated[
-        bool, typer.Option("--learn", help="Store in the artifact what its validation set looks like, and end")
+        bool, typer.Option("--learn", help="Store a summary of the validation set in the artifact, and stop")
     ] = False,
 ) -> int:
-    """Drift, golden images, accuracy without labels and with them; ends with 1 where anything is an alarm. Sends nothing.
+    """Test for drift of inputs and predictions, replay the golden images, and estimate accuracy with and without labels.
 
-    Look as often as you like: the false alarm rate is of the whole life of a store.
+    Run it as often as you like: the false alarm rate holds for the whole life of a store. Exit code 1: there is an alarm.
+    Nothing is sent to another machine.
     """
     if learn != (store is None):
         text = "--learn takes the artifact alone" if learn else "no store is named"

@@ -32,45 +32,45 @@ def predict(  # noqa: PLR0913 - an option a parameter
     session: Session,
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="[ARTIFACT] INPUT", help="Images, volumes, folders, or - (stdin); first, the artifact"),
+        typer.Argument(metavar="[ARTIFACT] INPUT", help="Images, volumes, folders, or -: stdin; the artifact may come first"),
     ],
-    tta: Annotated[Literal["none", "hflip", "5"], typer.Option(help="Views that are averaged")] = "none",
+    tta: Annotated[Literal["none", "hflip", "5"], typer.Option(help="Test-time augmentation: views to average")] = "none",
     format_: Annotated[
-        Literal["table", "json", "jsonl", "csv"], typer.Option("--format", help="On stdout; jsonl: a line each")
+        Literal["table", "json", "jsonl", "csv"],
+        typer.Option("--format", help="Output format on stdout; jsonl: one line per image"),
     ] = "table",
     on_bad: Annotated[
-        Literal["record", "stop"], typer.Option(help="A file that cannot be read: record it and go on, or stop")
+        Literal["record", "stop"], typer.Option(help="If a file cannot be read: record the error and go on, or stop")
     ] = "record",
-    threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the usable physical cores without it")] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Images that are run together, at most; 8, halved where memory is short, without it")
-    ] = None,
-    summary: Annotated[bool, typer.Option("--summary", help="How many images of each class, unlike and failed")] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads of the inference engine (usable physical cores)")] = None,
+    batch: Annotated[int | None, typer.Option(help="Largest batch size (8, halved where memory is short)")] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Print counts only: images per class, unlike the training images, failed")
+    ] = False,
     least_certain: Annotated[
-        int | None, typer.Option("--least-certain", metavar="N", help="Only the N images with the least certain answer")
+        int | None, typer.Option("--least-certain", metavar="N", help="Only the N images with the lowest confidence")
     ] = None,
     aggregation: Annotated[
-        str | None, typer.Option(help="How B-scans of a volume become an eye: mean, top, largest or noisy-or")
+        str | None, typer.Option(help="How to aggregate the B-scans of an eye: mean, top, largest, noisy-or (the artifact's)")
     ] = None,
-    allow_cut: Annotated[
-        bool, typer.Option("--allow-cut", help="Take the whole B-scans of a volume that is cut short")
-    ] = False,
+    allow_cut: Annotated[bool, typer.Option("--allow-cut", help="Read the complete B-scans of a truncated volume")] = False,
     maps: Annotated[
         Path | None,
-        typer.Option("--maps", metavar="DIR", help="A heat map of each answer, of the file that answered, into a new folder"),
+        typer.Option("--maps", metavar="DIR", help="Write an occlusion heat map for each prediction into a new folder"),
     ] = None,
     dicom_sr: Annotated[
         Path | None,
         typer.Option(
-            "--dicom-sr", metavar="DIR", help="A structured report (TID 1500) of each DICOM object, into a new folder"
+            "--dicom-sr", metavar="DIR", help="Write a structured report (TID 1500) for each DICOM object into a new folder"
         ),
     ] = None,
     monitor: Annotated[
-        Path | None, typer.Option("--monitor", metavar="STORE", help="Add a sketch of each answer to this file (octc monitor)")
+        Path | None,
+        typer.Option("--monitor", metavar="STORE", help="Add a summary of each prediction to this file, for octc monitor"),
     ] = None,
     archive: ArchiveFlags = NO_ARCHIVE,
 ) -> int:
-    """Classify images and volumes: probabilities of every class, label, confidence; an answer for each B-scan and each eye."""
+    """Classify images and volumes: label, confidence and probability of every class, for each image, B-scan and eye."""
     _check_options(batch, least_certain, maps, tta)
     from octc.core.standard_input import piped
     from octc.machine.memory import check_space
@@ -115,7 +115,7 @@ def predict(  # noqa: PLR0913 - an option a parameter
 
 @dataclass(frozen=True)
 class _Wanted:
-    """The options of the command."""
+    """Options of the command."""
 
     tta: str
     format: str
@@ -131,7 +131,7 @@ class _Wanted:
 
 
 def _answered(session: Session, found: Found, words: list[str], wanted: _Wanted, kept: Path | None) -> int:
-    """Open the artifact, classify, and write the records; the exit code. kept: the file that keeps the standard input."""
+    """Open the artifact, classify, write the records; return the exit code. kept: temporary file with standard input."""
     from octc.machine.memory import limit_words
     from octc.runtimes.inputs import is_one_picture, log_test_images
     from octc.runtimes.registry import choose_threads
@@ -144,7 +144,7 @@ def _answered(session: Session, found: Found, words: list[str], wanted: _Wanted,
     batch = Batch(wanted.batch or BATCH, wanted.batch is not None, session.warn)
     with ExitStack() as opened:
         start = None
-        if is_one_picture(words):  # the engine is what its answer waits for
+        if is_one_picture(words):  # for one picture the start of the engine dominates the time
             start = opened.enter_context(Starting(found, count, _narrowed(batch, 1, wanted)))
         from octc.runtimes.predict import classify
         from octc.runtimes.scans import shown_as, with_eyes
@@ -172,8 +172,8 @@ def _answered(session: Session, found: Found, words: list[str], wanted: _Wanted,
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What is to be answered. paths: the files; items: those, and the B-scans of volumes. how: B-scans become an eye. maps: the
-    new folder for heat maps."""
+    """The inputs. paths: files; items: files and B-scans of volumes. how: aggregation of B-scans to an eye. maps: a new folder
+    for heat maps."""
 
     paths: list[Path]
     items: list[Input]
@@ -183,7 +183,7 @@ class _Inputs:
 
 
 def _inputs(session: Session, found: Found, words: list[str], wanted: _Wanted) -> _Inputs:
-    """List the inputs, and open volumes among them."""
+    """List the inputs, and open the volumes among them."""
     from octc.runtimes.inputs import scan_inputs
     from octc.runtimes.predict import mappings_of
     from octc.runtimes.scans import Reading, aggregation_of, opened
@@ -208,7 +208,7 @@ def _inputs(session: Session, found: Found, words: list[str], wanted: _Wanted) -
 
 
 def _narrowed(batch: Batch, inputs: int, wanted: _Wanted) -> Batch:
-    """No more images at once than there are; but maps are of many places of one image."""
+    """Limit the batch to the number of inputs; heat maps run many copies of one image and keep the full batch."""
     from octc.imaging.preprocess import VIEWS
 
     if wanted.maps is None:
@@ -219,7 +219,7 @@ def _narrowed(batch: Batch, inputs: int, wanted: _Wanted) -> Batch:
 def _mapped(
     session: Session, found: Found, records: Iterator[Record], folder: Path, run: Engine, wanted: _Wanted
 ) -> Iterator[Record]:
-    """The same records, those with an answer with their heat map."""
+    """The same records; those with a prediction get a heat map."""
     from octc.runtimes.maps import MapOptions, calls_for, write_maps
     from octc.runtimes.room import BATCH
 
@@ -231,7 +231,7 @@ def _mapped(
 
 @contextmanager
 def _watching(found: Found, records: Iterator[Record], store: Path | None) -> Iterator[Iterator[Record]]:
-    """The same records, added to a monitor's store where one is named."""
+    """The same records, also added to the monitor's store if one is given."""
     if store is None:
         yield records
         return
@@ -243,7 +243,7 @@ def _watching(found: Found, records: Iterator[Record], store: Path | None) -> It
 
 
 def _reported(found: Found, runtime: Runtime, records: Iterator[Record], where: tuple[Path, str]) -> Iterator[Record]:
-    """The same records, those of eyes with their report. where: the folder, and the views that are averaged."""
+    """The same records; for those of eyes a report is written. where: the folder, and the views to average."""
     from octc.serve.dicom.answers import Answering
     from octc.serve.dicom.structured_report import write_reports
 
@@ -272,7 +272,7 @@ def _say_choice(session: Session, choice: Choice) -> None:
 
 
 def _say_checked(session: Session, found: Found, checked: Checked) -> None:
-    """Decoding, resizing and computing are as where the artifact was made; what else the golden images tell."""
+    """Print the result of replaying the golden images: decoding, resizing and inference match those of the export."""
     from octc.runtimes.golden import same_answer, words_of_same
 
     report, facts = checked.report, checked.runtime.facts
@@ -287,7 +287,7 @@ def _say_checked(session: Session, found: Found, checked: Checked) -> None:
 
 
 def taken(inputs: list[Input]) -> Iterator[Input]:
-    """The inputs in their order, each forgotten once it is taken: a million of them is memory too."""
+    """The inputs in order; each is released after use, because a million of them need memory."""
     inputs.reverse()
     while inputs:
         yield inputs.pop()

@@ -1,4 +1,4 @@
-"""`octc predict INPUT... --out RESULTS`: an archive into a folder of results."""
+"""`octc predict INPUT... --out RESULTS`: classifies an archive into a folder of results."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from octc.core.options import option
 
 @dataclass(frozen=True)
 class ArchiveFlags:
-    """Options that only an archive has."""
+    """Options that apply with `--out` only."""
 
-    out: Path | None = option(None, shown="An archive: rows into this folder, which resumes", metavar="RESULTS")
-    workers: int | None = option(
-        None, shown="With --out: processes, each with its engine; one a core without it", within=(1, None)
+    out: Path | None = option(
+        None, shown="Classify an archive: write Parquet files to this folder; repeat to resume", metavar="RESULTS"
     )
-    shard: str = option("1/1", shown="With --out: only part I of N, for jobs of an array", metavar="I/N")
-    retry_failed: bool = option(False, shown="With --out: try inputs again that failed")
-    anyway: bool = option(False, shown="With --out: go on although the first inputs look wrong")
-    time_limit: float = option(120.0, shown="With --out: seconds that reading one input may take")
+    workers: int | None = option(None, shown="With --out: processes, one engine each (one per core)", within=(1, None))
+    shard: str = option("1/1", shown="With --out: only part I of N, for job arrays", metavar="I/N")
+    retry_failed: bool = option(False, shown="With --out: retry inputs that failed")
+    anyway: bool = option(False, shown="With --out: continue although the first inputs look wrong")
+    time_limit: float = option(120.0, shown="With --out: time limit for reading one input, seconds")
     identity_key: Path | None = option(
-        None, shown="With --out: file with the site's secret, for the hash of the patient", metavar="FILE"
+        None, shown="With --out: file with the site's secret key, for hashing the patient id", metavar="FILE"
     )
-    engine: str = option("local", shown="With --out: local or ray")
-    address: str | None = option(None, shown="With --engine ray: of the cluster; without it one of this machine")
+    engine: str = option("local", shown="With --out: run the workers with local (this machine) or ray")
+    address: str | None = option(None, shown="With --engine ray: address of the cluster (a local one)")
 
 
 NO_ARCHIVE = ArchiveFlags()
@@ -39,10 +39,10 @@ NO_ARCHIVE = ArchiveFlags()
 def predict_archive(
     session: Session, inputs: Sequence[str], flags: ArchiveFlags, common: Mapping[str, Any], shown: Sequence[str]
 ) -> int:
-    """Run the job and say what came of it.
+    """Run the job and print its result.
 
     Args:
-        common: options that `octc predict` has with and without --out. shown: options given that only fit a printed answer.
+        common: options of `octc predict` that apply with and without --out. shown: given options that apply without it only.
 
     Raises:
         OctcError: E102 options that do not fit together, E801 some inputs failed, and what the job raises.

@@ -1,5 +1,5 @@
-"""What `octc predict` says of every picture: rows of CSV and JSON lines as soon as they are known, tables and documents at the
-end. Whatever stops it, what is done is written and marked as not complete."""
+"""The output of `octc predict`: CSV rows and JSON lines as soon as they are known, tables and documents at the end. If it is
+stopped, the finished records are written and marked as incomplete."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from octc.runtimes.room import Batch
     from octc.store.find import Found
 
-SHOWN = 3  # warnings of one kind that are shown one by one
-WIDE = 8  # classes that a table has columns for
+SHOWN = 3  # warnings of one kind that are shown individually
+WIDE = 8  # largest number of classes with a column each
 
 
 @dataclass(frozen=True)
 class View:
-    """Which records are shown. summary: how many of each class, in place of the table; least_certain: only so many of them."""
+    """Which records are shown. summary: counts per class instead of records; least_certain: only the N least confident ones."""
 
     summary: bool = False
     least_certain: int | None = None
@@ -39,7 +39,7 @@ class View:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is requested of `total` inputs. stop: at the first that cannot be read. batch: how many are run together."""
+    """The request. total: number of inputs. stop: at the first that cannot be read. batch: images per inference."""
 
     total: int
     tta: str = "none"
@@ -52,7 +52,7 @@ class Asked:
 
 @dataclass
 class _Answer:
-    """An answer in the making: what was written, counted and kept so far."""
+    """The output so far: what was written, counted and kept."""
 
     session: Session
     found: Found
@@ -68,11 +68,11 @@ class _Answer:
 
     @property
     def counted(self) -> bool:
-        """Whether nothing but the counts is shown."""
+        """Whether only counts are shown."""
         return self.asked.view.summary and self.asked.format == "table" and not self.session.json
 
     def take(self, record: Record) -> None:
-        """Count a record, and write it at once or keep it where it is shown at the end."""
+        """Count a record; write it now, or keep it if the output comes at the end."""
         self.tally.add(record)
         if self.least is not None:
             self.least.add(record)
@@ -82,7 +82,7 @@ class _Answer:
             self.kept.append(record)
 
     def finish(self, why: str | None) -> None:
-        """Write what is left to say; why: what stopped it, None where it is complete."""
+        """Write the rest of the output. why: what stopped the command; None: it is complete."""
         if self.counted:
             self.session.result(_counts(self.tally, self.classes, why))
         if self.lines is not None:
@@ -100,7 +100,7 @@ class _Answer:
             self.session.say(", ".join(f"{name} {count}" for name, count in _count_rows(self.tally, self.classes)))
 
     def _whole(self, why: str | None) -> None:
-        """The document of `--json` and `--format json`, or the table."""
+        """Write the document of `--json` and `--format json`, or the table."""
         from octc.runtimes.answers import predictions
 
         artifact, total = self.found.artifact, self.asked.total
@@ -119,14 +119,14 @@ class _Answer:
 
 
 def expect(session: Session, form: str) -> None:
-    """Import what records are going to be written with, in this form, while the engine is opened."""
+    """Import the modules for this output format while the engine is opened."""
     import_module("octc.runtimes.answers")
     if form == "table":
         session.expect_table()
 
 
 def deliver(session: Session, found: Found, records: Iterator[Record], asked: Asked) -> int:
-    """Write the records of the inputs; the exit code. Of CSV and JSON lines nothing is kept in memory, nor for a summary.
+    """Write the records of the inputs; return the exit code. CSV, JSON lines and summaries keep no records in memory.
 
     Raises:
         OctcError: E801 some inputs failed; with `asked.stop` the error of the first one that did; and what `records` raises.
@@ -150,7 +150,7 @@ def deliver(session: Session, found: Found, records: Iterator[Record], asked: As
                 if asked.stop and record.error is not None:
                     break
     except BaseException as error:
-        with contextlib.suppress(OctcError, ClosedPipe):  # where stdout is lost, its mark is too
+        with contextlib.suppress(OctcError, ClosedPipe):  # without stdout the mark cannot be written
             answer.finish(_reason(error))
         raise
     answer.finish(None)
@@ -158,7 +158,7 @@ def deliver(session: Session, found: Found, records: Iterator[Record], asked: As
 
 
 def _checked(found: Found) -> bool:
-    """Whether pictures are compared with the training images."""
+    """Whether the artifact can tell inputs that are unlike its training images."""
     return found.artifact.details.get("input_statistics") is not None
 
 
@@ -170,7 +170,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _progress(session: Session, total: int, *, streamed: bool) -> Iterator[Step]:
-    """A bar, but not between rows that appear on the same terminal."""
+    """A progress bar, unless rows appear on the same terminal."""
     if streamed and sys.stdout is not None and sys.stdout.isatty():
         yield lambda _count: None
     else:
@@ -197,7 +197,7 @@ def _counts(tally: Tally, classes: Sequence[str], why: str | None) -> Any:
 
 
 def _warn(session: Session, tally: Tally) -> None:
-    """Warnings by kind; many of one kind become one line."""
+    """Print warnings by code; many of one code become one line."""
     if (alike := tally.all_alike()) is not None:
         session.warn("OCT-W809", alike)
     for code, kind in tally.notes.items():
@@ -254,7 +254,7 @@ def _cells(record: Record, classes: Sequence[str]) -> list[str]:
 
 
 def _remarks(record: Record, classes: Sequence[str]) -> list[str]:
-    """What the artifact's rules say, for the last column."""
+    """Results of the artifact's decision rules, for the last column."""
     rules = record.decided
     assert rules is not None
     members = [] if rules.members is None else [f"set: {', '.join(classes[k] for k in rules.members) or 'empty'}"]
@@ -263,5 +263,5 @@ def _remarks(record: Record, classes: Sequence[str]) -> list[str]:
 
 
 def _shown(record: Record) -> str:
-    """A path on one line, whatever its name holds."""
+    """A path on one line; control characters are escaped."""
     return "".join(sign if sign.isprintable() or "\ud800" <= sign <= "\udfff" else repr(sign)[1:-1] for sign in record.name)

@@ -1,4 +1,4 @@
-"""`octc runs prune`: runs that did not finish and what half-done exports left. Lists them; deletes only with --yes."""
+"""`octc runs prune`: lists unfinished runs and leftovers of exports, and deletes them with --yes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from octc.core.files import TEMPORARY, read_json
 from octc.store.find import COPIED, artifact_folders
 from octc.store.runs import LOCK, RUN, Run, owning, scan_runs, unread_runs
 
-LINKS = ("run", "teacher_run")  # what the lineage of an artifact says of runs
+LINKS = ("run", "teacher_run")  # fields of an artifact's lineage that name runs
 LEFT = ("rejected",)
 GONE = f"{TEMPORARY}gone-"
 
 
 def prune(
     session: Session,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed; without it nothing is")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed (without it nothing is deleted)")] = False,
 ) -> int:
-    """List (with --yes: delete) unfinished runs that nothing refers to, and what half-done or rejected exports left.
+    """List (with --yes: delete) unfinished runs that nothing refers to, and leftovers of interrupted or rejected exports.
 
-    A run that finished stays, and so does one that is in use, that has an artifact, that taught another run or that an artifact
-    here or under ./artifacts comes from.
+    These runs stay: finished ones, those in use, those with an artifact, teachers of other runs, and those that an artifact in
+    the run folder or under ./artifacts was made from.
     """
-    for _, error in unread_runs(session.run_dir):  # what such a run refers to is not known
+    for _, error in unread_runs(session.run_dir):  # an unreadable run may refer to any other run
         raise error
     runs = scan_runs(session.run_dir)
     needed = _needed(runs)
@@ -41,7 +41,7 @@ def prune(
             found.append({"path": str(run.path), "what": f"run, {run.read().get('status')}", "bytes": _size(run.path)})
         elif not _in_use(run):
             found += [{"path": str(path), "what": "left by an export", "bytes": _size(path)} for path in _leftovers(run)]
-    for path in sorted(session.run_dir.glob(f"{GONE}*")):  # a prune that was killed
+    for path in sorted(session.run_dir.glob(f"{GONE}*")):  # left by an interrupted prune
         found.append({"path": str(path), "what": "left by octc runs prune", "bytes": _size(path)})
     for row in found if yes else ():
         _delete(Path(row["path"]))
@@ -58,7 +58,7 @@ def prune(
 
 
 def _needed(runs: list[Run]) -> set[str]:
-    """Runs that another run or an artifact names, or that hold an artifact."""
+    """Ids of runs that another run or an artifact refers to, or that contain an artifact."""
     named = {name for run in runs for name in _named(run.read())}
     places = [run.artifacts for run in runs] + [one for place in COPIED for one in (place, *place.glob("*")) if one.is_dir()]
     for place in places:
@@ -66,13 +66,13 @@ def _needed(runs: list[Run]) -> set[str]:
             try:
                 lineage = read_json(folder / "artifact.json").get("lineage") or {}
             except (OSError, ValueError, AttributeError):
-                lineage = {}  # damaged: what it came from is not known, but the run around it stays
+                lineage = {}  # damaged manifest: its lineage is unknown, but the run that contains it stays
             named |= {str(lineage.get(key)) for key in LINKS}
     return named | {run.id for run in runs if artifact_folders(run.artifacts)}
 
 
 def _named(stored: dict[str, Any]) -> Iterator[str]:
-    """Runs that a run learned from or was made of: without them it cannot go on."""
+    """Runs that a run depends on (teachers, sources); it cannot resume without them."""
     yield str(stored.get("teacher_run"))
     yield from (Path(str(folder)).parent.name for folder in stored.get("more_teachers") or ())
     if isinstance(made := stored.get("simplify"), dict):
@@ -80,7 +80,7 @@ def _named(stored: dict[str, Any]) -> Iterator[str]:
 
 
 def _in_use(run: Run) -> bool:
-    """Whether a process owns the run now; a lock of a process that has gone does not count."""
+    """Whether a live process holds the run's lock."""
     if not (run.path / LOCK).exists():
         return False
     try:
@@ -100,7 +100,7 @@ def _size(path: Path) -> int:
 
 
 def _delete(path: Path) -> None:
-    """Renamed first, so that a half-deleted run is never taken for one, and by its owner: it may have gone on meanwhile."""
+    """Delete a run. It is renamed first, under its lock: a half-deleted run is never listed, a resumed one never deleted."""
     gone = path if path.name.startswith(GONE) else path.with_name(f"{GONE}{path.name}")
     try:
         with owning(Run(path), tidy=False) if (path / RUN).is_file() else nullcontext():

@@ -1,4 +1,4 @@
-"""`octc ptq`: every PTQ engine that is installed on one checkpoint, side by side with FP32 and with the trained INT8."""
+"""`octc ptq`: compares the installed post-training quantisation engines on one checkpoint with FP32 and the run's INT8."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def _targets() -> Iterable[str]:
 
 def ptq(
     session: Session,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Student run; the newest finished one without it")] = None,
-    target: Annotated[str, OneOf(("all", *_targets())), typer.Option(help="Engine of the files")] = "all",
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Student run (the newest finished one)")] = None,
+    target: Annotated[str, OneOf(("all", *_targets())), typer.Option(help="Inference engine of the quantised files")] = "all",
     split: Annotated[
         str,
         OneOf(("val", "select", "test")),
-        typer.Option(help="val (or select) or test, which is logged"),
+        typer.Option(help="Set to compare on: val (or select), or test (recorded in the test-set log)"),
     ] = "select",
 ) -> int:
-    """Compare PTQ engines: agreement with FP32, accuracy, size and latency. Publishes nothing."""
+    """Compare post-training quantisation engines: agreement with FP32, accuracy, size and latency. Writes no artifact."""
     from octc.core.optional import need_wing
 
     need_wing("export")

@@ -1,4 +1,4 @@
-"""`octc report`: one page about a run, from what train, verify and bench stored."""
+"""`octc report`: writes a report of a run from the stored results of train, verify and bench."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def report(
     session: Session,
     requested: ReportOptions,
     artifact: Annotated[
-        str | None, typer.Argument(metavar="RUN|ARTIFACT", help="Run or artifacts; newest student run with artifacts")
+        str | None, typer.Argument(metavar="RUN|ARTIFACT", help="Run or artifacts (newest student run with artifacts)")
     ] = None,
 ) -> int:
-    """Write report.html, report.md, report.json and a model card of a run. Nothing is measured and nothing is fetched."""
+    """Write report.html, report.md, report.json and a model card of a run. Measures and downloads nothing."""
     from octc.bench.report.job import Job, make_report
     from octc.cli.choose import say_choice
 

@@ -1,4 +1,4 @@
-"""`octc results`: questions about the rows that `octc predict --out` wrote."""
+"""`octc results`: summarises, filters and compares the rows that `octc predict --out` wrote."""
 
 from __future__ import annotations
 
@@ -19,18 +19,27 @@ if TYPE_CHECKING:
 def results(  # noqa: PLR0913 - an option a parameter
     session: Session,
     folder: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder that octc predict --out wrote")],
-    where: Annotated[str | None, typer.Option(help="Rows by a condition of SQL, as CSV (DuckDB)", metavar="SQL")] = None,
-    table: Annotated[Literal["scans", "eyes", "failed"], typer.Option(help="Which rows --where means")] = "scans",
-    against: Annotated[Path | None, typer.Option(help="Table of path, label, patient: accuracy", metavar="LABELS")] = None,
-    compare: Annotated[Path | None, typer.Option(help="Other results of the same images", metavar="RESULTS2")] = None,
-    margin: Annotated[float | None, typer.Option(help="With --compare and --against: largest loss, points")] = None,
-    class_margin: Annotated[
-        float | None, typer.Option(help="The same for each class's sensitivity (3); it stays with --margin")
+    where: Annotated[
+        str | None, typer.Option(help="Print rows that match an SQL condition, as CSV (needs DuckDB)", metavar="SQL")
     ] = None,
-    page: Annotated[Path | None, typer.Option(help="Write a page about the results", metavar="FILE")] = None,
-    photos: Annotated[bool, typer.Option("--photos", help="With --page: show the B-scans that it names")] = False,
+    table: Annotated[Literal["scans", "eyes", "failed"], typer.Option(help="With --where: table to query")] = "scans",
+    against: Annotated[
+        Path | None, typer.Option(help="Compute accuracy with this table of path, label, patient", metavar="LABELS")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Compare with other results of the same images", metavar="RESULTS2")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="With --compare and --against: largest accepted loss of accuracy, percentage points")
+    ] = None,
+    class_margin: Annotated[
+        float | None,
+        typer.Option(help="With --margin: largest accepted loss of each class's sensitivity, percentage points (3)"),
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="Write an HTML page about the results", metavar="FILE")] = None,
+    photos: Annotated[bool, typer.Option("--photos", help="With --page: show the B-scans that it lists")] = False,
 ) -> int:
-    """Counts, failures and distributions; rows by SQL; accuracy against labels; two results compared."""
+    """Summarise the rows of octc predict --out, filter them by SQL, compute accuracy against labels, or compare two results."""
     if sum((where is not None, against is not None or compare is not None, page is not None)) > 1:
         raise OctcError("OCT-E102", "several questions at once", hint="one of --where, --against/--compare, --page")
     stated = margin is not None or class_margin is not None

@@ -1,4 +1,4 @@
-"""`octc runs list | show`: what was trained here, and what one run has in it."""
+"""`octc runs list | show`: lists the runs, and shows one of them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ FIRST = ("id", "kind", "dataset", "status", "created", "seed", "teacher_run", "s
 
 
 def list_runs(session: Session) -> int:
-    """Runs, newest first, and what is missing for each (as octc list runs)."""
+    """List runs, newest first, with what is missing for each (the same as octc list runs)."""
     return list_(session, "runs")
 
 
 def show(
     session: Session,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, the beginning of one, or a path")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run id, the beginning of one, or a path")],
 ) -> int:
-    """One run: what it was made of, its stages, its artifacts."""
+    """Show one run: its inputs, stages and artifacts."""
     chosen = find_run(session.run_dir, run)
     session.run_id = chosen.id
     value = chosen.read()

@@ -1,4 +1,4 @@
-"""`octc search`: the student for a budget."""
+"""`octc search`: finds the student network for a budget."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def search(
     session: Session,
     options: SearchOptions,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the candidates and about what the search would cost, and stop")
+        bool, typer.Option("--dry-run", help="List the candidates and the estimated time of the search, and stop")
     ] = False,
 ) -> int:
-    """Find the fastest network within a budget that is as good as the best one, measured on the device that is to run it.
+    """Find the fastest network within a budget that is as good as the best one, measured on the target device.
 
-    Candidates are exported in INT8 with random weights and timed as octc bench does, here or over ssh; those within the budget
-    are trained by successive halving from one teacher; the fastest that is non-inferior to the best on validation is tuned,
-    exported and verified on test, once. Given again it goes on where it was stopped. Machines that share the run folder and are
-    given the same command, divide the trials. Ends with 0 only when the winner's own file is within the budget, where it was
-    timed, and every claim on test is shown.
+    Candidates are exported in INT8 with random weights and timed as octc bench does, on this machine or over ssh. Those within
+    the budget are trained by successive halving from one teacher. The fastest one that is non-inferior to the best on the
+    validation set is fine-tuned, exported and verified once on the test set. Repeat the command to resume a stopped search.
+    Machines that share the run folder and run the same command divide the trials. Exit code 0 only if the winner's artifact is
+    within the budget, if that was timed, and every claim on the test set is shown.
     """
     from octc.core.optional import need_wing
 

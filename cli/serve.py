@@ -1,4 +1,4 @@
-"""`octc serve`: artifacts as a service; `octc serve-config`: what another model server needs, from an artifact."""
+"""`octc serve`: serves artifacts over the network; `octc serve-config`: writes the files of another model server."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ def serve(
     session: Session,
     requested: ServeOptions,
     gateway: GatewayOptions,
-    artifacts: Annotated[list[str], typer.Argument(metavar="ARTIFACT", help="Artifacts or runs; the first answers by default")],
-    check: Annotated[bool, typer.Option("--check", help="Check artifacts and options, open the doors, and end")] = False,
+    artifacts: Annotated[
+        list[str], typer.Argument(metavar="ARTIFACT", help="Artifacts or runs; the first is the default model")
+    ],
+    check: Annotated[bool, typer.Option("--check", help="Check artifacts, options and ports, and stop")] = False,
 ) -> int:
-    """Serve artifacts until SIGTERM or Ctrl-C: KServe v2 over REST and gRPC, files in at /v1/predict, a page at /.
+    """Serve artifacts until SIGTERM or Ctrl-C: KServe v2 over REST and gRPC, file upload at /v1/predict, a web page at /.
 
-    Listens at loopback; another address needs a token. Each artifact is checked (checksums, signature policy, golden images)
-    before the first request. --dicom and --watch take volumes and send reports. SIGHUP reads the artifacts again without
-    dropping a request. The log is JSON lines on stderr.
+    Listens on the loopback address; any other address needs a token. Each artifact is checked (checksums, signature policy,
+    golden images) before the first request. --dicom and --watch receive volumes and send reports. SIGHUP reloads the
+    artifacts without dropping a request. The log is written to stderr as JSON lines.
     """
     from octc.core.optional import need_wing
 
@@ -40,10 +42,10 @@ def serve_config(
     session: Session,
     server: Annotated[Literal["triton"], typer.Argument(help="The server")],
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Artifact folder")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Model repository; one folder is added")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the model's folder")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Model repository, to which one folder is added")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder of an existing model")] = False,
 ) -> int:
-    """Write a model repository: config.pbtxt, labels and the model file."""
+    """Write a model repository for another server (Triton): config.pbtxt, labels and the model file."""
     from octc.export.triton import start_line, write_repository
     from octc.store.artifacts import read_artifact
     from octc.store.find import artifact_of

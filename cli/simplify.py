@@ -1,4 +1,4 @@
-"""`octc simplify`: a trained student made simpler, as a run of its own."""
+"""`octc simplify`: simplifies a trained student and stores it as a new run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 def simplify(
     session: Session,
     options: SimplifyOptions,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Student run; the newest finished one without it")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop")] = False,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Student run (the newest finished one)")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop")] = False,
 ) -> int:
-    """Replace SiLU, take squeeze-excite out, remove channels; each step is distilled and kept if the gate accepts it.
+    """Replace SiLU, remove squeeze-excite, prune channels. Each step is distilled, and kept if the gate accepts it.
 
-    Ends with 1 where no step is accepted, or what was kept takes longer than --budget.
+    Exit code 1: no step was accepted, or the result is slower than --budget.
     """
     options.check()
     from octc.core.optional import need, need_wing

@@ -1,4 +1,4 @@
-"""`octc threshold`: an operating point, a share to refer or costs, chosen on the validation set and stored in the artifact."""
+"""`octc threshold`: an operating point, a referral rate or costs, fitted on the validation set, stored in the artifact."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from octc.cli._app.session import Session
 from octc.schemas.rules import PointOptions, SetOptions
 
-WHAT = "Artifact, folder of artifacts, or run; newest student run"
+WHAT = "Artifact, folder of artifacts, or run (newest student run)"
 
 
 def threshold(
@@ -17,16 +17,16 @@ def threshold(
     options: PointOptions,
     artifact: Annotated[str | None, typer.Argument(metavar="ARTIFACT", help=WHAT)] = None,
 ) -> int:
-    """Choose when a class is answered, or how many images are referred, on the validation set; store it in each artifact.
+    """Choose the threshold of a class, a referral rate or costs on the validation set, and store them in each artifact.
 
-    Says with an interval what the sample shows, and plainly what it is too small to show. predict, serve and archives obey;
-    verify judges it on the test set. Do it before verify: the artifact is another one afterwards.
+    Prints intervals, and states what the sample is too small to show. Afterwards octc predict, octc serve and archives apply
+    the rule, and octc verify tests it on the test set. Run it before octc verify, because it changes the artifact.
     """
     return store(session, artifact, options)
 
 
 def store(session: Session, artifact: str | None, options: PointOptions | SetOptions) -> int:
-    """Fit, store, and say what was stored."""
+    """Fit the rules, store them, and print what was stored."""
     import msgspec
 
     from octc.export.decision import fit_rules

@@ -1,6 +1,6 @@
-"""`octc train teacher | student | retnet-teacher | retnet-student`: options, one job, what came of it.
+"""`octc train teacher | student | retnet-teacher | retnet-student`: reads the options, runs one job, prints its result.
 
-The retnet commands are the same jobs with the recipes of two modalities, whose default recipe and tuning are others.
+The retnet commands run the same jobs with recipes for two modalities; their default recipe and fine-tuning differ.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ import typer
 from octc.cli._app.session import Session
 from octc.schemas.training import EyeStudentOptions, StudentOptions, TrainOptions
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop")]
 
 
 def teacher(session: Session, options: TrainOptions, dry_run: DryRun = False) -> int:
-    """Train the large network of a recipe on labels. Writes runs/<id>/."""
+    """Train the large network (teacher) of a recipe on labels. Writes runs/<id>/."""
     return _train(session, "teacher", options, "multiclass", dry_run)
 
 
 def student(session: Session, options: StudentOptions, dry_run: DryRun = False) -> int:
-    """Distil a frozen teacher into the small network, then tune it quantisation-aware. Writes runs/<id>/."""
+    """Distil a frozen teacher into the small network, then run quantisation-aware training. Writes runs/<id>/."""
     return _train(session, "student", options, "multiclass", dry_run)
 
 
 def eye_teacher(session: Session, options: TrainOptions, dry_run: DryRun = False) -> int:
-    """Train a network on the labels of one modality, several labels an image. Writes runs/<id>/."""
+    """Train a teacher on images of one modality with several labels per image. Writes runs/<id>/."""
     return _train(session, "teacher", options, "multilabel", dry_run)
 
 
 def eye_student(session: Session, options: EyeStudentOptions, dry_run: DryRun = False) -> int:
-    """Distil a teacher of one modality into a student of the other: FDDM (oct), ODDM (fundus), or both. Writes runs/<id>/."""
+    """Distil a teacher of one modality into a student for the other: FDDM (oct), ODDM (fundus), or both. Writes runs/<id>/."""
     return _train(session, "student", options, "multilabel", dry_run)
 
 

@@ -1,4 +1,4 @@
-"""The table of a cross-validation on the terminal: figures down, folds across."""
+"""The terminal table of a cross-validation: metrics as rows, folds as columns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = (
 
 
 def say_summary(session: Session, found: dict[str, Any], folder: Path) -> None:
-    """Every fold, the spread over folds, the out-of-fold figures with intervals, and the ensemble on held-out data."""
+    """Print the metrics of every fold, their spread, the out-of-fold metrics with intervals, and those of the ensemble."""
     folds, held, together = found["folds"], found["out_of_fold"], found["ensemble"]
     heads = ["figure", *(f"f{fold['fold']}" for fold in folds), "mean", "std0", "std1"]
     heads += [*(["out-of-fold", "95%"] if held else []), *(["ensemble"] if together else [])]
@@ -63,7 +63,7 @@ def _row(found: dict[str, Any], name: str, words: str) -> list[str]:
 
 
 def _say_beside(session: Session, found: dict[str, Any]) -> None:
-    """What has to stand beside the table."""
+    """Print the notes below the table."""
     held, together = found["out_of_fold"], found["ensemble"]
     drawn = "" if not held else "; 95%: whole patients drawn" if held["patients"] is not None else "; 95%: images drawn"
     session.say(f"  {WORDS}{drawn}")

@@ -1,4 +1,4 @@
-"""`octc verify`: test that an artifact is not worse than its reference, or say what is missing."""
+"""`octc verify`: tests that an artifact is non-inferior to its reference, or reports what is missing."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def verify(
     margins: ParityOptions,
     artifact: Annotated[
         str | None,
-        typer.Argument(metavar="ARTIFACT", help="Artifact, folder of artifacts, or run; newest student run"),
+        typer.Argument(metavar="ARTIFACT", help="Artifact, folder of artifacts, or run (newest student run)"),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="tensorrt or tensorrt-rtx: build and judge its engines here, or judge a report")
+        str | None, typer.Option(help="tensorrt or tensorrt-rtx: build and test its engines on this machine, or check a report")
     ] = None,
     on_device: Annotated[
-        bool, typer.Option("--on-device", help="With --target: this is the machine that will run them")
+        bool, typer.Option("--on-device", help="With --target: confirm that this machine will run the engines")
     ] = False,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="With --target: labelled pictures, DIR/<class>/*, for INT8 against FP16")
+        Path | None, typer.Option(metavar="DIR", help="With --target: labelled images DIR/<class>/*, to compare INT8 with FP16")
     ] = None,
     allow_fallback: Annotated[
-        bool, typer.Option("--allow-fallback", help="With --target: layers that cannot be INT8 go to float, and it is recorded")
+        bool, typer.Option("--allow-fallback", help="With --target: run layers that cannot be INT8 in float, and record it")
     ] = False,
 ) -> int:
     """Replay the golden images, then compare with the FP32 reference and the teacher on labelled images of other patients.
 
-    Ends with 0 only when every claim is shown: non-inferior at the margins that were stated before. The margins are written
-    down (verify-plan.json of the run) before the test set is first read, and are those of every later verdict that does not
-    state its own; one with others is exploratory, and is listed beside the planned verdict.
+    Exit code 0 only if every claim is shown: non-inferior at the margins that were stated beforehand. The margins are stored
+    (verify-plan.json of the run) before the test set is first read. Later verdicts use them unless you give others; a verdict
+    with other margins is exploratory, and is listed beside the planned one.
     """
     if target is not None or on_device or images is not None:
         if requested.on is not None:
@@ -82,7 +82,7 @@ def verify(
 
 
 def _on_device(session: Session, artifact: str | None, **requested: Any) -> int:
-    """Build and judge a TensorRT artifact on this machine, or judge the report of another one."""
+    """Build and test a TensorRT artifact on this machine, or check the report of another machine."""
     from octc.export.tensorrt.device_check import DeviceJob, check_device
 
     result = check_device(DeviceJob(artifact, run_dir=session.run_dir, reporter=session, **requested))
@@ -97,14 +97,14 @@ def _on_device(session: Session, artifact: str | None, **requested: Any) -> int:
 
 
 def _fleet(session: Session, folder: Path, reference: str | None) -> int:
-    """Put the documents of one artifact from many machines beside each other; ARTIFACT names the machine to compare with."""
+    """Compare the verification documents of one artifact from many machines; ARTIFACT names the reference machine."""
     from octc.bench.parity.fleet import read_fleet
 
     return _show_fleet(session, read_fleet(folder, reference))
 
 
 def _far(session: Session, address: str, requested: VerifyOptions, artifact: str | None) -> int:
-    """The same on another machine: ends as it ended there, or with 6."""
+    """Run octc verify on another machine; return its exit code there, or 6 if it cannot be reached."""
     from octc.bench.parity.remote import verify_on
     from octc.bench.parity.verify import place_of
 
@@ -121,7 +121,7 @@ def _far(session: Session, address: str, requested: VerifyOptions, artifact: str
 
 
 def _emulate(session: Session, names: str, requested: VerifyOptions, artifact: str | None) -> int:
-    """Replay the golden images of one artifact under emulated processors, and put them beside this machine."""
+    """Replay the golden images of one artifact under emulated processors, and compare with this machine."""
     from octc.bench.parity.emulate import emulate, names_of
     from octc.store.find import find_artifacts
 
@@ -137,7 +137,7 @@ def _emulate(session: Session, names: str, requested: VerifyOptions, artifact: s
 
 
 def _show_fleet(session: Session, found: Fleet) -> int:
-    """Write the matrix of machines, and print it."""
+    """Write and print the comparison of machines."""
     from octc.bench.report.fleet_report import write_fleet
     from octc.cli._app.tables import Rows
     from octc.core.clock import utc_now
@@ -153,7 +153,7 @@ def _show_fleet(session: Session, found: Fleet) -> int:
 
 
 def _show(session: Session, result: VerifyResult) -> None:
-    """Write verify.json beside each candidate, and print."""
+    """Write verify.json into each candidate's folder, and print the verdicts."""
     from octc.bench.parity.summary import columns, summary, text_of, title, uses_line
     from octc.cli._app.tables import Rows
     from octc.cli.choose import say_choice
@@ -161,7 +161,7 @@ def _show(session: Session, result: VerifyResult) -> None:
     for note in result.notes:
         session.say(f"  ! {note}")
     brief = not session.verbose
-    texts = [text_of(one, result, brief=brief) for one in result.judged]  # before verify.json is written: it may tell of before
+    texts = [text_of(one, result, brief=brief) for one in result.judged]  # before verify.json is replaced: may cite it
     try:
         result.write()
     except OctcError as error:

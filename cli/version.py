@@ -1,4 +1,4 @@
-"""`octc --version`: the version, and with `--json` those of every library that is installed. Nothing is imported for it."""
+"""`octc --version`: the version; with `--json` also those of the installed libraries, without importing them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from octc.core.version import own_version
 
 
 def found(names: tuple[str, ...]) -> dict[str, str | None]:
-    """Distribution -> version, or None where it is not installed."""
+    """Distribution name -> version, or None if it is not installed."""
     return {name: _version(name) for name in names}
 
 

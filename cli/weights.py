@@ -1,4 +1,4 @@
-"""`octc weights convert`: a checkpoint that another program wrote, as a safetensors file."""
+"""`octc weights convert`: converts a checkpoint of another program to a safetensors file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from octc.core.errors import OctcError
 
 def convert(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help=".pth, .pt, .pth.tar, .ckpt or .safetensors of any program")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where it goes (FILE.safetensors)")] = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint: .pth, .pt, .pth.tar, .ckpt or .safetensors")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="File to write (FILE.safetensors)")] = None,
     take: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which network of it: state_dict, state_dict_ema, model, model_ema, ...")
+        str | None,
+        typer.Option(metavar="NAME", help="Entry of the checkpoint: state_dict, state_dict_ema, model, model_ema, ..."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME", help="Also check that it fits this network of timm or octc"),
+        typer.Option("--model", metavar="NAME", help="Also check that the tensors fit this network of timm or octc"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file that is there")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file")] = False,
 ) -> int:
-    """Write the tensors of a checkpoint as safetensors. It is read by torch.load(weights_only=True), within limits."""
+    """Write the tensors of a checkpoint as safetensors. The file is read with torch.load(weights_only=True), within limits."""
     from octc.core.optional import need
 
     for module in ("torch", "safetensors"):

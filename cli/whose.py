@@ -1,4 +1,4 @@
-"""Asking whose the images are, once, at a terminal."""
+"""Asks once at a terminal how the patients of a data set are known."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def asker(session: Session) -> Callable[[Samples], PatientRule | None] | None:
-    """A function that asks, where somebody sits at a terminal; None where nobody can be asked."""
+    """A function that asks the user for a patient rule; None if there is no interactive terminal."""
     alone = int(os.environ.get("WORLD_SIZE", "1") or 1) == 1
     there = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
     return (lambda samples: _ask(session, samples)) if there and alone and not (session.json or session.quiet) else None
 
 
 def _ask(session: Session, samples: Samples) -> PatientRule | None:
-    """The rule that was chosen; None where the answer is empty. What each gives is shown first."""
+    """The chosen rule, or None for an empty reply. The patients that each rule gives are shown first."""
     from octc.datasets.patient_rules import FOLDER, NAME, UNKNOWN, PatientRule, apply_rule, rule_of, wonders, words
 
     rules = {"1": PatientRule(FOLDER), "2": PatientRule(NAME), "3": PatientRule(UNKNOWN)}
@@ -55,5 +55,5 @@ def _ask(session: Session, samples: Samples) -> PatientRule | None:
 
 
 def _as_option(answer: str) -> tuple[str | None, str | None]:
-    """(pattern, source) of an answer: a table where it ends as one."""
+    """(pattern, source) of a reply; a reply with the extension of a table is a source."""
     return (None, answer) if answer.casefold().endswith((".csv", ".tsv")) else (answer, None)

@@ -42,8 +42,9 @@ def latency_of(preprocess: Preprocess, target: str | None = None) -> Callable[[n
     Raises:
         OctcError: E104 another target.
 
-    >>> import octc  # doctest: +SKIP
-    >>> octc.latency_of(octc.Preprocess(size=224))(network)  # doctest: +SKIP
+    >>> import octc
+    >>> milliseconds = octc.latency_of(octc.Preprocess(size=224), target="onnx")
+    >>> milliseconds(network)  # doctest: +SKIP
     4.83
     """
     if target is not None and target not in ENGINES:

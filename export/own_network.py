@@ -141,10 +141,14 @@ def quantize_network(
             E102 the placement does not suit the network; E104 unknown placement; E214 too few images; E309 the number of
             classes is not that of the logits; E706 labels; E201 and others an image cannot be read.
 
-    >>> import octc, timm  # doctest: +SKIP
-    >>> network = timm.create_model("resnet18", num_classes=4).eval()  # doctest: +SKIP
-    >>> quantized = octc.quantize(network, images, octc.Preprocess(size=224), classes=names)  # doctest: +SKIP
-    >>> octc.export(quantized, targets=["onnx"], out="artifacts")  # doctest: +SKIP
+    >>> import numpy as np, octc
+    >>> from PIL import Image
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    >>> images = [Image.fromarray(np.full((64, 64), 15 * i, np.uint8)) for i in range(16)]
+    >>> quantized = octc.quantize(network, images, octc.Preprocess(size=64), classes=["CNV", "NORMAL"])
+    >>> quantized.classes
+    ('CNV', 'NORMAL')
     """
     prepared, sums, statistics = _looked_at(calibration, preprocess)
     check_count(len(prepared))

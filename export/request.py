@@ -48,9 +48,18 @@ def export(
             no such run; E230 the run's images are not here; E405 refused by the gate (its files are under rejected/, the other
             artifacts are written); E506 golden images differ; E401 to E410 an exporter failed.
 
-    >>> import octc  # doctest: +SKIP
+    >>> import numpy as np, octc
+    >>> from PIL import Image
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    >>> images = [Image.fromarray(np.full((64, 64), 15 * i, np.uint8)) for i in range(16)]
+    >>> quantized = octc.quantize(network, images, octc.Preprocess(size=64), classes=["CNV", "NORMAL"])
+    >>> octc.export(quantized, targets=["onnx"], precision="int8", out="exported")
+    [PosixPath('exported/onnx-int8')]
+
+    A run is exported the same way:
+
     >>> octc.export("runs/r-0002-student-ucsd", ["onnx", "openvino"], gate=octc.Gate(margin=1))  # doctest: +SKIP
-    [PosixPath('runs/r-0002-student-ucsd/artifacts/onnx-int8'), PosixPath('runs/r-0002-student-ucsd/artifacts/openvino-int8')]
     """
     wanted = list(several(targets))
     if isinstance(source, OwnNetwork):

@@ -91,7 +91,7 @@ def _opened(artifact: Artifact, mode: str, here: str) -> list[str]:
         x = f"(np.asarray(image).astype(float) - {low:.10g}) * 255 / {high - low:.10g}"
         shallow = ' or image.mode in ("L", "RGB")' if high <= 255 else ""
     return [
-        "image = Image.open(sys.argv[1])",
+        'image = ImageOps.exif_transpose(Image.open(open(sys.argv[1], "rb")))  # a path: a TIFF on its side is misread',
         f"if {deep}{shallow}:",
         f"    x = {x}",
         "    image = Image.fromarray(np.rint(x.clip(0, 255)).astype(np.uint8))",
@@ -116,7 +116,7 @@ def _code(artifact: Artifact) -> list[str]:
     return [
         "import sys",
         "import numpy as np",
-        "from PIL import Image",
+        "from PIL import Image, ImageOps",
         f"classes = {list(artifact.classes)!r}",
         *_opened(artifact, mode, here),
         f"x = np.ascontiguousarray(np.asarray(image.resize(({pre.size}, {pre.size}), {resample})){axes})",

@@ -21,7 +21,7 @@ from octc.volumes.formats import read_volumes
 from octc.volumes.likeness import fitted, mismatch
 from octc.volumes.volume import Volume
 
-RATED, LEAST_QUALITY = ("heidelberg-vol", "heidelberg-e2e", "heidelberg-xml"), 15.0  # dB; OSCAR-IB, Tewarie et al. 2012
+RATED, LEAST_QUALITY = ("heidelberg-vol", "heidelberg-xml"), 15.0  # dB; OSCAR-IB, Tewarie et al. 2012
 LACKING = ("OCT-E221", "OCT-E901")  # a decoder or a library that this one file needs
 SPOILT = 0.5  # share of B-scans that failed or are unlike the training images, from which on there is no answer for the eye
 

@@ -1,4 +1,4 @@
-"""Artifacts as a service. As a function, `octc.serve(artifacts)` runs one until it is stopped: see `octc.serve.server`."""
+"""Serves artifacts over the network. `octc.serve(artifacts)` runs a server until it is stopped: see `octc.serve.server`."""
 
 from octc.core.callable_package import callable_package
 

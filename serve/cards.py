@@ -1,4 +1,4 @@
-"""What is to be known of a served artifact before its answers are used."""
+"""Model cards of served artifacts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOT_A_DEVICE = "Not a medical device. Not for diagnosis."
 
 
 def card_of(model: Opened) -> dict[str, Any]:
-    """Name, version, classes, preparation, origin, verdict and calibration of an artifact, as far as they are known."""
+    """Name, version, classes, preprocessing, origin, verdict and calibration of an artifact, as far as known."""
     artifact = model.artifact
     verdict = headline(read_verdict(model.folder, model.sha256))
     return {
@@ -43,7 +43,7 @@ def card_of(model: Opened) -> dict[str, Any]:
 
 
 def _rules(model: Opened) -> dict[str, list[str]]:
-    """What the artifact decides by, in words, of images and of eyes; empty where the likeliest class is the answer."""
+    """The decision rules of the artifact as text, for images and eyes; empty if the most likely class is predicted."""
     artifact, found = model.artifact, {}
     for unit in UNITS:
         if (rules := stated_decision(artifact.details, artifact.classes, unit)) is not None:
@@ -59,7 +59,7 @@ def _verdict(found: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _calibration(model: Opened, verdict: dict[str, Any] | None) -> dict[str, Any]:
-    """temperature: what the file's last layer was divided by. error: that a verification found; None where it is not known."""
+    """Calibration. temperature: the one folded into the last layer. error: ECE of the last verification; None if unknown."""
     measured = None if verdict is None else verdict.get("calibration")
     images = None if verdict is None else verdict.get("set")
     error = None

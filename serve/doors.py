@@ -1,4 +1,4 @@
-"""Who may ask: addresses, tokens, names of this server, certificates."""
+"""Access control: addresses, tokens, host names of this server, certificates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from octc.core.progress import Reporter
 from octc.schemas.requests import ServeOptions
 
 TOKEN = "OCTC_SERVE_TOKEN"
-LEAST = 16  # characters of a token
+LEAST = 16  # minimum length of a token, characters
 MOST = 4096
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 MAKE = "openssl rand -hex 32 > token && chmod 600 token"
@@ -25,9 +25,9 @@ MAKE = "openssl rand -hex 32 > token && chmod 600 token"
 
 @dataclass(frozen=True)
 class Doors:
-    """token: of every client, None where none is needed.
+    """Access settings. token: token of all clients, None if none is required.
 
-    cert, key: PEM, None without TLS.
+    cert, key: PEM files, None without TLS.
     """
 
     token: str | None
@@ -36,10 +36,10 @@ class Doors:
 
 
 def open_doors(options: ServeOptions, environ: Mapping[str, str], reporter: Reporter) -> Doors:
-    """Check addresses, token and certificate before anything is opened.
+    """Check address, token and certificate before anything is opened.
 
     Raises:
-        OctcError: E910 no token though the address needs one, or a weak one; E104 a file cannot be read, half of TLS.
+        OctcError: E910 a required token is missing or weak; E104 a file cannot be read, or only one of certificate and key.
     """
     local = is_loopback(options.host)
     token = _token(options, environ)
@@ -58,7 +58,7 @@ def open_doors(options: ServeOptions, environ: Mapping[str, str], reporter: Repo
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address. A name other than localhost is none: it may be anything tomorrow."""
+    """Whether an address is reachable only from this machine. Names other than localhost do not count: they may change."""
     if host == "localhost":
         return True
     try:
@@ -71,7 +71,7 @@ def _token(options: ServeOptions, environ: Mapping[str, str]) -> str | None:
     if options.token_file is not None:
         data = _read(options.token_file, "--token-file")
         if Path(options.token_file).stat().st_mode & stat.S_IWOTH:
-            text = "everybody may write the token's file"
+            text = "the token file is writable by everybody"
             raise OctcError("OCT-E910", text, hint=f"chmod 600 {options.token_file}", place="--token-file")
         token, place = data.decode("ascii", "replace").strip(), "--token-file"
     elif TOKEN in environ:
@@ -94,7 +94,7 @@ def _read(name: str, place: str) -> bytes:
 
 
 def allowed(doors: Doors, header: str | None) -> bool:
-    """Whether an Authorization header has the token: `Bearer TOKEN`, or `Basic` with it as the password (browsers)."""
+    """Whether an Authorization header has the token: `Bearer TOKEN`, or `Basic` with the token as password (for browsers)."""
     if doors.token is None:
         return True
     kind, _, rest = (header or "").partition(" ")
@@ -114,8 +114,8 @@ def no_token() -> OctcError:
 
 
 def host_known(doors: Doors, host: str | None) -> bool:
-    """Whether a request without a token is for this machine by name: a page of another site that has its name resolve to
-    127.0.0.1 (DNS rebinding) is not."""
+    """Whether the Host header of a request without a token names this machine; this prevents DNS rebinding, where another
+    site's name resolves to 127.0.0.1."""
     if doors.token is not None or host is None:
         return True
     name = host.lower()
@@ -124,7 +124,7 @@ def host_known(doors: Doors, host: str | None) -> bool:
 
 
 def same_origin(origin: str | None, host: str | None, site: str | None) -> bool:
-    """Whether a browser's request comes from a page of this server (or from no page)."""
+    """Whether a browser's request comes from a page of this server, or from no page."""
     if site is not None and site not in ("same-origin", "none"):
         return False
     return origin is None or origin.partition("://")[2] == (host or "")

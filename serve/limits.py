@@ -1,4 +1,4 @@
-"""How much of the machine all requests may hold together."""
+"""Memory limit of all requests together."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Bytes:
         return self._held
 
     def take(self, count: int) -> None:
-        """E908 where the budget does not have them."""
+        """Take bytes from the budget (OctcError E908: not enough left)."""
         with self._lock:
             if self._held + count > self.most:
                 text = f"requests hold {self._held} bytes, {count} more are too many"
-                raise OctcError("OCT-E908", text, hint="ask again in 1 s")
+                raise OctcError("OCT-E908", text, hint="retry in 1 s")
             self._held += count
 
     def release(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""One JSON object a line on stderr: what was asked of the server and how it ended. No addresses, no file names, no identity."""
+"""The server log: JSON lines on stderr with requests and their outcome, without addresses, file names or identities."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Lines(logging.Formatter):
 
 
 def start_log(stream: TextIO | None = None) -> None:
-    """Write the log to a stream (stderr)."""
+    """Write the log to a stream (default: stderr)."""
     for handler in [one for one in LOG.handlers if one.get_name() == HANDLER]:
         LOG.removeHandler(handler)
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -38,5 +38,5 @@ def start_log(stream: TextIO | None = None) -> None:
 
 
 def log(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **facts: Any) -> None:
-    """A line. facts: numbers and words of this server's own, never of a client."""
+    """Write a log line. facts: values of this server, never text from a client."""
     LOG.log(level, event, extra={"facts": facts}, exc_info=error)

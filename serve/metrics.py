@@ -1,4 +1,4 @@
-"""Counts and times for Prometheus. Labels are routes, statuses, models and versions: nothing of a client or a patient."""
+"""Prometheus metrics. Labels are routes, statuses, models and versions, never data of clients or patients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODEL = ("model", "version")  # several versions of one name may be served at on
 
 
 class Metrics:
-    """The registry of one server."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         library = need("prometheus_client")
@@ -44,7 +44,7 @@ class Metrics:
         )
 
     def watch(self, pool: Pool, models: Callable[[], Iterable[Opened]]) -> None:
-        """Show how many images wait, and which models are served in which version."""
+        """Add the number of waiting images, and the served models with versions."""
         waiting = self._library.Gauge("octc_images_waiting", "Images that wait for an engine", registry=self.registry)
         waiting.set_function(lambda: pool.waiting)
         family = self._library.metrics_core.GaugeMetricFamily
@@ -62,13 +62,13 @@ class Metrics:
         self._running.labels(protocol).inc()
 
     def ended(self, protocol: str, route: str, status: str, seconds: float) -> None:
-        """A request has ended. route: of the table of routes, never what a client wrote."""
+        """Count a finished request. route: from the table of routes, never a path from a client."""
         self._running.labels(protocol).dec()
         self._requests.labels(protocol, route, status).inc()
         self._seconds.labels(protocol, route).observe(seconds)
 
     def ran(self, one: Ran) -> None:
-        """An engine was called."""
+        """Count a call of an engine."""
         labels = (one.model, one.version)
         self._images.labels(*labels).inc(one.images)
         self._batch.labels(*labels).observe(one.images)
@@ -79,6 +79,6 @@ class Metrics:
         self._reloads.labels(result).inc()
 
     def text(self) -> bytes:
-        """What /metrics answers."""
+        """The text for /metrics."""
         found: bytes = self._library.generate_latest(self.registry)
         return found

@@ -1,4 +1,4 @@
-"""Artifacts as they are served: checked, opened once for each lane, golden images replayed, every batch size tried."""
+"""Opens artifacts for serving: checks them, opens engines, replays golden images, tries every batch size."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from octc.schemas.requests import ServeOptions
 from octc.store.artifacts import Artifact, artifact_sha256, read_golden
 from octc.store.find import Found
 
-DIGITS = 12  # of the manifest's sha256: the version of a model
-LANES = 4  # engines at once before one gets a second thread: images beside each other lose less than one image on many threads
-THREADS = 4  # of one engine, where nothing else is requested: small networks gain little from more
+DIGITS = 12  # digits of the manifest's SHA-256 in the version of a model
+LANES = 4  # parallel engines before an engine gets a second thread: parallel images scale better than threads
+THREADS = 4  # default maximum threads of an engine: small networks gain little from more
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """An artifact that answers.
+    """An artifact that is ready to serve.
 
     Attributes:
-        name: of the artifact. version: the first digits of the SHA-256 of its manifest; sha256: all of them.
-        runtimes: one for each lane, or one alone where threads are seen in the bits. sizes: batches that are run, ascending,
-            from 1.
-        exact: whether an image has the same logits, bit for bit, in every batch size (tried with the golden images): only then
-            images of several clients are run together.
-        alone: an engine with more threads, for a request that is alone; None: there is none.
+        name: name of the artifact. version: first digits of the SHA-256 of its manifest; sha256: the whole digest.
+        runtimes: one engine per lane, or a single one if the number of threads changes the outputs. sizes: batch sizes in
+            ascending order, from 1.
+        exact: whether the logits of an image are bit-identical in all batch sizes (tested with the golden images); only then
+            are images of several clients batched together.
+        alone: an engine with more threads for a single request; None: there is none.
     """
 
     name: str
@@ -53,19 +53,19 @@ class Opened:
 
     @property
     def quickest(self) -> Runtime:
-        """The engine that answers a request that is alone."""
+        """The engine for a single request."""
         return self.alone or self.runtimes[0]
 
     def close(self) -> None:
-        """Free what the engines hold."""
+        """Release the engines."""
         for runtime in (*self.runtimes, *([] if self.alone is None else [self.alone])):
             runtime.close()
 
 
 @dataclass(frozen=True)
 class Share:
-    """Of the processors: engines of each artifact that run at once, threads of each, threads for a request that is alone, and
-    those of `octc predict`."""
+    """Use of the processors: parallel engines per artifact, threads per engine, threads for a single request, and the threads
+    of `octc predict`."""
 
     lanes: int
     threads: int
@@ -74,7 +74,7 @@ class Share:
 
 
 def share_of(options: ServeOptions) -> Share:
-    """As requested, else what the processor quota gives.
+    """Engines and threads as requested, else derived from the CPU quota.
 
     Raises:
         OctcError: E104 more than this process may use.
@@ -89,11 +89,11 @@ def share_of(options: ServeOptions) -> Share:
 
 
 def open_models(places: Sequence[str | Path], options: ServeOptions) -> tuple[Opened, ...]:
-    """All artifacts, ready to answer; where one cannot be, none is left open.
+    """Open all artifacts for serving; if one fails, all are closed.
 
     Raises:
-        OctcError: E104 one is named twice, or cannot have so many engines with the bits of `octc predict`; what `octc.load`
-            raises.
+        OctcError: E104 an artifact is given twice, or its outputs would differ from `octc predict` with so many engines; and
+            the errors of `octc.load`.
     """
     opened: list[Opened] = []
     try:
@@ -101,8 +101,8 @@ def open_models(places: Sequence[str | Path], options: ServeOptions) -> tuple[Op
             opened.append(_open(place, options))
         names = [(one.name, one.version) for one in opened]
         if twice := sorted({f"{name} {version}" for name, version in names if names.count((name, version)) > 1}):
-            text = f"the same artifact is named twice: {shorten(twice)}"
-            raise OctcError("OCT-E104", text, hint="name each artifact once", place=twice[0])
+            text = f"the same artifact is given twice: {shorten(twice)}"
+            raise OctcError("OCT-E104", text, hint="give each artifact once", place=twice[0])
     except BaseException:
         for one in opened:
             one.close()
@@ -120,7 +120,7 @@ def _open(place: str | Path, options: ServeOptions) -> Opened:
         for report in reports:
             require_golden(report, artifact)
         sizes = tuple(itertools.takewhile(lambda size: size <= options.max_batch, (1, 2, 4, 8, 16, 32)))
-        exact = min([_is_exact(golden.inputs, runtime, sizes) for runtime in runtimes])  # each of them, for all are to be warm
+        exact = min([_is_exact(golden.inputs, runtime, sizes) for runtime in runtimes])  # also warms up every engine
     except BaseException:
         _close(runtimes)
         raise
@@ -129,9 +129,9 @@ def _open(place: str | Path, options: ServeOptions) -> Opened:
 
 
 def _engines(found: Found, images: UInt8, options: ServeOptions) -> tuple[tuple[Runtime, ...], Runtime | None]:
-    """Engines of an artifact for the lanes, and one for a request that is alone, all with the bits of `octc predict`.
+    """Engines of an artifact for the lanes, and one for a single request, all with outputs bit-identical to `octc predict`.
 
-    Where their threads are seen in the last bits of the images, there is one engine, with the threads of `octc predict`.
+    If the number of threads changes the last bits of the outputs, there is one engine with the threads of `octc predict`.
     """
     share, on_gpu = share_of(options), TARGETS[found.artifact.target].on_gpu
     counts = [share.threads] * share.lanes
@@ -157,8 +157,8 @@ def _engines(found: Found, images: UInt8, options: ServeOptions) -> tuple[tuple[
 
 
 def _no_room(artifact: Artifact, options: ServeOptions, whole: int) -> OctcError:
-    text = f"{artifact.name} has other last bits with other threads: {options.instances} engines of the {whole} of octc predict"
-    hint = "leave --instances out, or state --threads too: the bits are then those of octc predict --threads"
+    text = f"{artifact.name}: outputs depend on the threads; no room for {options.instances} engines of {whole} (octc predict)"
+    hint = "leave --instances out, or give --threads too: results are then those of octc predict --threads"
     return OctcError("OCT-E104", text, hint=hint, place="--instances")
 
 
@@ -169,12 +169,12 @@ def _close(runtimes: Sequence[Runtime]) -> None:
 
 
 def _singly(images: UInt8, runtime: Runtime) -> Float32:
-    """Logits of images, each by itself."""
+    """Logits of images, run one by one."""
     return np.concatenate([runtime(images[k : k + 1]) for k in range(len(images))])
 
 
 def _is_exact(images: UInt8, runtime: Runtime, sizes: Sequence[int]) -> bool:
-    """Whether golden images have the same logits in every batch size; each is run, so that none is compiled for a client."""
+    """Whether golden images have identical logits in all batch sizes; this also compiles all sizes before the first request."""
     alone, same = _singly(images, runtime), True
     for size in sizes[1:]:
         chosen = np.arange(size) % len(images)

@@ -1,10 +1,10 @@
-"""Engines in threads: requests of several clients are run together, no more wait than may, and none waits for ever.
+"""Engines in threads: dynamic batching of requests from several clients, with a bounded queue and timeouts.
 
-A lane is a thread with one engine of every artifact; lanes share the engines of an artifact that has fewer. A free lane takes
-what waits, the oldest request first, as many images as the largest batch size that is not larger than their number: nothing is
-padded, and engines that compile for each batch size see few of them. Where `delay` is 0 an image waits only while all lanes are
-busy. A call takes the artifact's engine with the most threads while nothing else waits or runs and no other request is worked
-on, whose files are being decoded, say.
+A lane is a worker thread with one engine of every artifact; lanes share the engines of an artifact that has fewer. A free lane
+takes waiting images, oldest request first, up to the largest batch size that does not exceed their number: nothing is padded,
+and engines that compile per batch size see few sizes. With `delay` 0 an image waits only while all lanes are busy. If nothing
+else waits or runs and no other request is in progress (for example decoding files), a call uses the artifact's engine with the
+most threads.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from octc.imaging.preprocess import Float32, UInt8
 from octc.runtimes.base import Runtime
 from octc.serve.models import Opened
 
-MEMORY = 0.9  # of the running mean of the seconds of an image
+MEMORY = 0.9  # decay factor of the running mean of seconds per image
 
 
 @dataclass(eq=False)
 class _Job:
-    """Images of one request; `taken` of them have been given to a lane, `done` are answered."""
+    """The images of one request. taken: number given to a lane; done: number finished."""
 
     model: Opened
     images: UInt8
@@ -51,7 +51,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class Ran:
-    """One call of an engine: how many images of how many requests, seconds of it, the longest time that one waited before."""
+    """One call of an engine: numbers of images and requests, its duration, and the longest wait before it, seconds."""
 
     model: str
     version: str
@@ -62,9 +62,9 @@ class Ran:
 
 
 class Pool:
-    """Lanes and what waits for them. queue: images that may wait; delay: seconds that one waits for others.
+    """Lanes and their queue. queue: maximum number of waiting images; delay: maximum wait of an image for others, seconds.
 
-    heard: is told of every call of an engine. working: how many requests are worked on.
+    heard: callback after every call of an engine. working: function that returns the number of requests in progress.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class Pool:
         self._delay, self._heard, self._working = delay, heard, working
         self._wake = threading.Condition()
         self._jobs: dict[Opened, deque[_Job]] = {}
-        self._waiting = 0  # images
-        self._busy = 0  # lanes
+        self._waiting = 0  # number of images
+        self._busy = 0  # number of lanes
         self._running: set[int] = set()  # ids of engines
-        self._each = 0.01  # seconds of an image, running mean
+        self._each = 0.01  # seconds per image, running mean
         self._closed = False
         self._threads = [threading.Thread(target=self._lane, args=(k,), name=f"lane-{k}", daemon=True) for k in range(lanes)]
         for thread in self._threads:
@@ -91,35 +91,35 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Images that wait."""
+        """Number of waiting images."""
         return self._waiting
 
     def submit(self, model: Opened, images: UInt8, *, timeout: float, bounded: bool = True) -> Future[Float32]:
-        """The logits to come of uint8 [N, C, S, S]. bounded: refuse more than may wait; else the caller bounds himself.
+        """Queue images uint8 [N, C, S, S]; returns a future of their logits. bounded: apply the limit of the queue.
 
         Raises:
-            OctcError: E908 too many images wait; the future has E909 where its time ran out before an engine was free, and what
-                the engine raises.
+            OctcError: E908 too many images wait. The future raises E909 if no engine was free in time, and the errors of the
+                engine.
         """
         now = time.monotonic()
         job = _Job(model, images, now + timeout, now)
         with self._wake:
             if self._closed:
-                raise OctcError("OCT-E908", "the server is ending", hint="ask again when it is back")
+                raise OctcError("OCT-E908", "the server is shutting down", hint="retry when it is back")
             if bounded and self._waiting and self._waiting + len(images) > self.queue:
-                text = f"{self._waiting} images wait, of which {self.queue} may, and {len(images)} came"
-                raise OctcError("OCT-E908", text, hint=f"ask again in {self.retry_after()} s")
+                text = f"the queue is full: {self._waiting} of at most {self.queue} images wait, {len(images)} more requested"
+                raise OctcError("OCT-E908", text, hint=f"retry in {self.retry_after()} s")
             self._jobs.setdefault(model, deque()).append(job)
             self._waiting += len(images)
             self._wake.notify()
         return job.future
 
     def retry_after(self) -> int:
-        """Seconds after which the queue is probably empty, at least one."""
+        """Estimated seconds until the queue is empty, at least 1."""
         return max(1, math.ceil(self._waiting * self._each / self.lanes))
 
     def close(self) -> None:
-        """Answer what waits, then end the lanes."""
+        """Finish the waiting requests, then end the lanes."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
@@ -141,12 +141,12 @@ class Pool:
             self._run(runtime, parts)
 
     def _free(self, model: Opened, number: int = 0) -> list[Runtime]:
-        """Engines of a model that nobody runs, a lane's own one first."""
+        """Idle engines of a model, the lane's own one first."""
         own = number % len(model.runtimes)
         return [one for one in (*model.runtimes[own:], *model.runtimes[:own]) if id(one) not in self._running]
 
     def _take(self) -> list[_Part]:
-        """The parts of the next call; empty where there is nothing to do yet."""
+        """The parts of the next call; empty if there is nothing to do yet."""
         self._drop_late()
         heads = [jobs[0] for jobs in self._jobs.values()]
         now = time.monotonic()
@@ -175,11 +175,11 @@ class Pool:
             del self._jobs[parts[0].job.model]
         self._waiting -= size
         if self._waiting:
-            self._wake.notify()  # for another lane that is free
+            self._wake.notify()  # for another free lane
         return parts
 
     def _drop_late(self) -> None:
-        """Forget jobs that nobody waits for any more."""
+        """Remove jobs that timed out or were cancelled."""
         now = time.monotonic()
         for model, jobs in list(self._jobs.items()):
             for job in [job for job in jobs if not _wanted(job, now)]:
@@ -192,7 +192,7 @@ class Pool:
         model, start = parts[0].job.model, time.monotonic()
         try:
             logits = self._call(runtime, parts)
-        except BaseException as error:  # of any engine; whoever asked hears it
+        except BaseException as error:  # passed on to the requests
             for job in {id(part.job): part.job for part in parts}.values():
                 _settle(job.future, error)
             return
@@ -207,17 +207,17 @@ class Pool:
         try:
             return runtime(batch[0] if len(batch) == 1 else np.concatenate(batch))
         finally:
-            with self._wake:  # before anybody is answered: who asks again at once is alone
+            with self._wake:  # before the results are sent: an immediate next request then counts as single
                 self._busy -= 1
                 self._running.discard(id(runtime))
                 if self._waiting:
-                    self._wake.notify()  # for a lane that found none of its engines free
+                    self._wake.notify()  # for a lane that waits for one of its engines
 
     def _share(self, parts: Sequence[_Part], logits: Float32) -> None:
         at = 0
         for part in parts:
             job, count = part.job, part.stop - part.start
-            with self._wake:  # several lanes may answer parts of one job
+            with self._wake:  # several lanes may finish parts of one job
                 if job.logits is None:
                     job.logits = np.empty((len(job.images), logits.shape[1]), np.float32)
                 job.logits[part.start : part.stop] = logits[at : at + count]
@@ -229,18 +229,18 @@ class Pool:
 
 
 def _wanted(job: _Job, now: float) -> bool:
-    """Whether an answer is still waited for; of one whose time is over the future says so."""
-    if job.future.done():  # cancelled, or a part of it failed
+    """Whether a job is still needed; if it timed out, its future gets the error."""
+    if job.future.done():  # cancelled, or a part failed
         return False
     if now > job.deadline:
         text = f"no engine was free within {job.deadline - job.since:g} s"
-        _settle(job.future, OctcError("OCT-E909", text, hint="ask again, or raise --timeout"))
+        _settle(job.future, OctcError("OCT-E909", text, hint="retry, or raise --timeout"))
         return False
     return True
 
 
 def _settle(future: Future[Any], value: Any) -> None:
-    """Give a future its result or error, unless it was cancelled or settled before."""
+    """Set the result or error of a future, unless it is already done or cancelled."""
     with _SETTLING:
         if future.done():
             return

@@ -1,4 +1,4 @@
-"""Files as they are in, what `octc predict --json` answers out: the artifact's own preprocessing, B-scans, eyes."""
+"""Predictions for uploaded files, with the same output as `octc predict --json`: preprocessing, B-scans, eyes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ TOO_LARGE = "OCT-E911"
 
 @dataclass(frozen=True)
 class Options:
-    """As the options of `octc predict`: tta (a key of VIEWS), aggregation of an eye's B-scans, allow_cut.
+    """Options as for `octc predict`: tta (a key of VIEWS), aggregation of an eye's B-scans, allow_cut.
 
-    deadline: of time.monotonic; None: there is none.
+    deadline: on the clock time.monotonic; None: no deadline.
     """
 
     tta: str = "none"
@@ -37,7 +37,7 @@ class Options:
     deadline: float | None = None
 
     def check(self) -> None:
-        """E104 for words that are not known."""
+        """Check the values (OctcError E104)."""
         if self.tta not in VIEWS:
             raise OctcError("OCT-E104", f"tta {self.tta[:50]!r}", hint=f"one of: {', '.join(VIEWS)}", place="tta")
         if self.aggregation is not None and self.aggregation not in PLAIN:
@@ -47,18 +47,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Predicted:
-    """records: of every image, B-scan and eye, in order. document: that of `octc predict --json`, under `data`."""
+    """Predictions. records: for every image, B-scan and eye, in order. document: as `data` of `octc predict --json`."""
 
     records: list[Record]
     document: dict[str, Any]
 
 
 def predict_files(site: Site, model: Opened, paths: Sequence[Path], options: Options = Options()) -> Predicted:
-    """Answers for image files and volumes, by the engines of a server.
+    """Predict image files and volumes with the engines of a server.
 
     Raises:
-        OctcError: E104 unknown words, E911 too many images or pixels, E909 the deadline has passed, and what concerns the
-            machine; what is wrong with a file is in its record.
+        OctcError: E104 invalid options; E911 too many images or pixels; E909 the deadline has passed; and errors of the
+            machine. Errors of a file are in its record.
     """
     options.check()
     inputs, left = _inputs(site, paths, options)
@@ -78,10 +78,10 @@ def predict_files(site: Site, model: Opened, paths: Sequence[Path], options: Opt
 def map_file(
     site: Site, model: Opened, paths: Sequence[Path], frame: int, options: Options = Options()
 ) -> tuple[Record, HeatMap | None]:
-    """The answer for one image, or for a B-scan of a volume, and its heat map; None where there is no label to explain.
+    """The prediction for one image or B-scan, and its occlusion heat map (None without a predicted class).
 
     Args:
-        frame: which file or B-scan of the upload, from 0.
+        frame: index of the file or B-scan in the upload, from 0.
 
     Raises:
         OctcError: as `predict_files`; E107 there is no such file or B-scan.
@@ -96,7 +96,7 @@ def map_file(
 
 
 def _inputs(site: Site, paths: Sequence[Path], options: Options) -> tuple[list[Input], list[Any]]:
-    """What is to be answered, within the limits, and what was left out."""
+    """The inputs within the limits, and what was left out."""
     limits = site.options
     files, left = scan_inputs([str(path) for path in paths])
     inputs: list[Input] = list(opened(files, Reading(options.allow_cut)))
@@ -110,23 +110,23 @@ def _inputs(site: Site, paths: Sequence[Path], options: Options) -> tuple[list[I
 
 
 def _check_pixels(site: Site, pixels: int) -> None:
-    """Refuse an image of more than a server decodes (E911)."""
+    """Refuse an image with too many pixels (OctcError E911)."""
     if pixels > (most := int(site.options.max_pixels * 1e6)):
         text = f"an image of {pixels} pixels, the limit is {most}"
         raise OctcError(TOO_LARGE, text, hint="send a smaller one, or raise --max-pixels")
 
 
 def _decoder(site: Site, model: Opened) -> Callable[[Path | Scan], Decoded]:
-    """`decoded`, once the header of a file has been looked at for the limit of a server."""
+    """`decoded` after a check of the image size in the file header against the server's limit."""
     values = model.artifact.preprocess.value_range
     return lambda item: decoded(item, values, lambda pixels: _check_pixels(site, pixels))
 
 
 def _admitted(records: Iterator[Record], deadline: float | None) -> Iterator[Record]:
-    """The same records; an image beyond a limit, or the end of the time, ends the whole request."""
+    """The same records; an image beyond a limit, or the deadline, aborts the whole request."""
     for record in records:
         if record.error is not None and record.error.code == TOO_LARGE:
             raise record.error
         yield record
         if deadline is not None and time.monotonic() > deadline:
-            raise OctcError("OCT-E909", "the time of the request is over", hint="send fewer images at once, or raise --timeout")
+            raise OctcError("OCT-E909", "the request timed out", hint="send fewer images at once, or raise --timeout")

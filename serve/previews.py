@@ -1,4 +1,4 @@
-"""Small pictures of what was uploaded: browsers show no TIFF and no DICOM."""
+"""Previews of uploaded images, because browsers do not show TIFF and DICOM."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from octc.core.errors import OctcError
 from octc.runtimes.predict import Record, decoded
 from octc.serve.predict import Predicted
 
-WIDE = 512  # pixels of a side, at most
-QUALITY = 85  # of JPEG
+WIDE = 512  # maximum side length, pixels
+QUALITY = 85  # JPEG quality
 
 
 def with_previews(found: Predicted) -> None:
-    """Add `preview` (a data URL) to each record of an image or B-scan that could be read."""
+    """Add `preview` (a data URL) to each record of a readable image or B-scan."""
     for record, own in zip(found.records, found.document["records"], strict=True):
         if record.error is None and record.eye is None:
             own["preview"] = _preview(record)
@@ -32,5 +32,5 @@ def _preview(record: Record) -> str | None:
 
 
 def data_url(data: bytes, kind: str) -> str:
-    """A file as the address of a picture in a page."""
+    """A data URL for a file."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,4 +1,4 @@
-"""The service: opens the doors when every artifact has been checked, and closes them without dropping a request."""
+"""The server: listens once all artifacts are checked, and shuts down without dropping a request."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from octc.serve.rpc.server import start_rpc
 from octc.serve.site import Site
 from octc.serve.uploads import upload_root
 
-CONNECTIONS = 1024  # HTTP, at once
+CONNECTIONS = 1024  # maximum number of HTTP connections
 BACKLOG = 128
-GRACE = 30  # seconds for requests that run when the server ends
+GRACE = 30  # seconds to finish running requests at shutdown
 
 
 def serve_artifacts(
@@ -49,19 +49,21 @@ def serve_artifacts(
         artifacts: folders of artifacts, or of runs (the artifact is then chosen as `octc predict` chooses). The first one
             answers requests that name no model.
         options: address, ports, threads, limits; None: `ServeOptions()`, on loopback only.
-        gateway: volumes in over DICOM or from a watched folder, reports out; the first artifact answers. None: no gateway.
+        gateway: receives volumes over DICOM or from a watched folder and sends reports of the first artifact; None: no gateway.
         check: return as soon as everything is ready, without serving.
         environ: its OCTC_SERVE_TOKEN is the clients' token, unless `options.token_file` is given.
         reporter: receives messages; None: the log `octc`.
 
-    Returns: (name, version) of each artifact that was served last.
+    Returns: (name, version) of each artifact served at the end.
 
     Raises:
         OctcError: E901 the extra `serve` is not installed, E910 the address needs a token, E104 options, E906 an address or
             port that is taken; what `octc.load` raises for an artifact.
 
     >>> import octc
-    >>> octc.serve(["runs/r-0002-student-ucsd/artifacts/onnx-int8"])  # doctest: +SKIP
+    >>> served = octc.serve(["artifacts/onnx-fp32"], octc.ServeOptions(port=0, http_only=True), check=True)
+    >>> [name for name, version in served]
+    ['onnx-fp32']
     """
     need_wing("serve")
     teller, options = reporter or LogReporter(), options or ServeOptions()
@@ -84,8 +86,8 @@ def serve_artifacts(
 
 @dataclass(frozen=True)
 class Doorway:
-    """How clients come in. root: of uploads. http: the bound socket. hangup: SIGHUP came before anybody heeded it. check: close
-    at once."""
+    """How clients connect. root: folder for uploads. http: the bound socket. hangup: set by a SIGHUP during the start. check:
+    shut down immediately."""
 
     doors: Doors
     root: str
@@ -102,12 +104,12 @@ def _tell(reporter: Reporter, model: Any) -> None:
         f"(limit {golden.tolerance:g}); engines: {len(model.runtimes)} ({threads}), batches: {', '.join(map(str, model.sizes))}"
     )
     if not model.exact:
-        reporter.say("    requests are not put together: the engine's answers depend on the batch, in the last bits")
+        reporter.say("    requests are not batched together: the last bits of the engine's outputs depend on the batch size")
 
 
 @contextlib.contextmanager
 def _answering(site: Site) -> Iterator[Any]:
-    """The first artifact for a volume, and not closed before it has answered; after a reload it is the new one."""
+    """The first artifact for one volume, kept open until the end of the context; after a reload it is the new one."""
     from octc.serve.dicom.answers import Answering
     from octc.serve.dicom.gateway import Answerer
 
@@ -120,11 +122,11 @@ def _answering(site: Site) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A bound socket (E906 where the address or port cannot be had)."""
+    """A bound socket (OctcError E906: the address or port is not available)."""
     bound = False
     try:
         family, address = _address(host, port)
-        with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as found:  # of 0 asyncio leaves Nagle on: 40 ms
+        with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as found:  # 0: Nagle stays on, 40 ms
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind(address)
             bound = True
@@ -142,7 +144,7 @@ def _taken(host: str, port: int, error: OSError) -> OctcError:
 
 
 def _address(host: str, port: int) -> tuple[int, Any]:
-    """Family and address to bind; a number is not asked for at a name server."""
+    """Address family and address to bind; numeric addresses need no name resolution."""
     if host == "localhost":
         return socket.AF_INET, ("127.0.0.1", port)
     try:
@@ -154,7 +156,7 @@ def _address(host: str, port: int) -> tuple[int, Any]:
 
 
 async def _run(site: Site, way: Doorway, reporter: Reporter) -> None:
-    """Serve until a signal says stop."""
+    """Serve until a signal stops the server."""
     stop = asyncio.Event()
     rpc = None if site.options.http_only else await start_rpc(site, way.doors)
     server = _http_server(make_app(site, way.doors, way.root), site, way.doors)
@@ -190,7 +192,7 @@ def _http_server(app: Any, site: Site, doors: Doors) -> Any:
     uvicorn = need("uvicorn")
 
     class Server(uvicorn.Server):  # type: ignore[misc, name-defined]
-        """Signals belong to this module."""
+        """A server without signal handlers: this module handles signals."""
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -218,8 +220,8 @@ def _http_server(app: Any, site: Site, doors: Doors) -> Any:
 
 @contextlib.contextmanager
 def _hangups_kept() -> Iterator[threading.Event]:
-    """SIGHUP before the server is ready, or when it ends, does not end the process (in the main thread); the event says that it
-    came. systemd takes such an end for a wanted one, and would not start the server again."""
+    """SIGHUP during the start or the shutdown does not end the process (in the main thread); the event says that it came.
+    systemd takes an end by SIGHUP for a wanted one, and would not restart the server."""
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield came
@@ -233,7 +235,7 @@ def _hangups_kept() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def _signals(site: Site, stop: asyncio.Event, hangup: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT end the server, SIGHUP reads the artifacts again (in the main thread; elsewhere nobody is asked)."""
+    """SIGTERM and SIGINT stop the server, SIGHUP reloads the artifacts; only in the main thread."""
     loop = asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -244,11 +246,11 @@ def _signals(site: Site, stop: asyncio.Event, hangup: threading.Event) -> Iterat
 
     def again() -> None:
         def work() -> None:
-            with turn, contextlib.suppress(OctcError):  # the log has it, and the old ones go on
+            with turn, contextlib.suppress(OctcError):  # logged; the old artifacts stay in use
                 asked.clear()
                 reloaded(site, wait=True)
 
-        if not asked.is_set():  # else one that waits will see what is there now
+        if not asked.is_set():  # else the waiting reload will read the current files
             asked.set()
             loop.run_in_executor(None, work)
 

@@ -1,4 +1,4 @@
-"""What is served now: the artifacts, their lanes, and how one is changed for another while requests run."""
+"""The served artifacts and their lanes, with reload while requests run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from octc.serve.pool import Pool
 from octc.serve.tensors import Wanted, answers
 from octc.store.monitor_store import open_store
 
-ENGINE_SECONDS = 3600.0  # of a batch of an upload: its own limit ends it before
+ENGINE_SECONDS = 3600.0  # timeout of a batch of an upload; the upload's own limit is shorter
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An artifact as `octc.runtimes.predict.classify` calls it: uint8 [N, C, S, S] -> logits; the pool runs it."""
+    """An artifact as a callable for `octc.runtimes.predict.classify`: uint8 [N, C, S, S] -> logits, run by the pool."""
 
     pool: Pool
     model: Opened
@@ -39,7 +39,7 @@ class Engine:
 
 
 class Site:
-    """The artifacts that are served and who uses them. Every method may be called from any thread."""
+    """The served artifacts and their users. All methods are thread-safe."""
 
     def __init__(self, places: Sequence[str | Path], options: ServeOptions) -> None:
         self.options = options
@@ -65,16 +65,16 @@ class Site:
         return self._models
 
     def _working(self) -> int:
-        """Requests that are worked on."""
+        """Number of requests in progress."""
         with self._lock:
             return self._users.total()
 
     @contextmanager
     def use(self, name: str | None = None, version: str | None = None) -> Iterator[Opened]:
-        """A model that is not closed before this ends. None: the first one.
+        """A model that stays open during the context. None: the first one.
 
         Raises:
-            OctcError: E107 there is none of this name, or not in this version.
+            OctcError: E107 there is no model with this name or version.
         """
         with self._lock:
             model = self._find(name, version)
@@ -100,26 +100,26 @@ class Site:
         raise OctcError("OCT-E107", f"{what[:200]} is not served here", hint=hint)
 
     def engine(self, model: Opened) -> Engine:
-        """A model for `classify`; calls wait for their turn."""
+        """A model as a callable for `classify`; calls go through the queue."""
         return Engine(self.pool, model)
 
     async def infer(self, model: Opened, wanted: Wanted) -> dict[str, npt.NDArray[Any]]:
-        """Outputs of a checked request by name, within its time and the server's. Raises: as `Pool.submit` and `answers`."""
+        """Outputs of a checked request by name, within its timeout and the server's. Raises as `Pool.submit` and `answers`."""
         limit = min(self.options.timeout, wanted.timeout or self.options.timeout)
         logits = await asyncio.wrap_future(self.pool.submit(model, wanted.images, timeout=limit))
         return answers(model, logits, wanted.outputs)
 
     def reload(self, *, wait: bool = False) -> tuple[Opened, ...]:
-        """Read all artifacts again, check them, and serve them from then on; requests that run end with the old ones.
+        """Reload and check all artifacts, then serve them; running requests finish with the old ones.
 
         Args:
-            wait: until another reload has ended, instead of a refusal.
+            wait: wait for another reload to end instead of raising.
 
         Raises:
-            OctcError: E908 it is being done already; what `open_models` raises: then the old ones stay.
+            OctcError: E908 another reload is running; and the errors of `open_models`. In both cases the old artifacts stay.
         """
         if not self._reloading.acquire(blocking=wait):
-            raise OctcError("OCT-E908", "the artifacts are being read again already", hint="wait until that is done")
+            raise OctcError("OCT-E908", "a reload is already running", hint="wait until it has finished")
         try:
             fresh = open_models(self._places, self.options)
             with self._lock:
@@ -133,11 +133,11 @@ class Site:
 
     @property
     def watches(self) -> bool:
-        """Whether there is a monitor's store, which keeps more of a picture than an answer needs."""
+        """Whether there is a monitor store, which needs image statistics in addition to the prediction."""
         return self._store is not None
 
     def watch(self, model: Opened, records: Sequence[Record]) -> None:
-        """Add records to the monitor's store, where there is one (E109 where that cannot be done)."""
+        """Add records to the monitor store, if there is one (OctcError E109: it cannot be written)."""
         if self._store is None:
             return
         with self._watching:
@@ -147,7 +147,7 @@ class Site:
             watcher.flush()
 
     def close(self) -> None:
-        """Answer what waits, then free the engines."""
+        """Finish the waiting requests, then release the engines."""
         self.pool.close()
         if self._store is not None:
             self._store.close()

@@ -1,8 +1,8 @@
-"""What KServe's protocol says of tensors, whichever way it comes: one input, two outputs, and what is refused.
+"""Tensors of the KServe v2 protocol, for REST and gRPC: one input, two outputs, and validation.
 
-The input `image` is what `octc.Preprocess.prepare` returns: uint8 [N, channels, size, size], not normalised, for the graph does
-that. Outputs are `logits`, float32 [N, classes], as the engine gives them, and `probabilities`, float64 [N, classes], as
-`octc predict` computes them.
+The input `image` is the result of `octc.Preprocess.prepare`: uint8 [N, channels, size, size], not normalised, because the graph
+does that. The outputs are `logits`, float32 [N, classes], from the engine, and `probabilities`, float64 [N, classes], as in
+`octc predict`.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from octc.stats.multilabel import view_scores
 SCORES = "probabilities"
 DATATYPE = "UINT8"
 OUTPUTS = {OUTPUT: "FP32", SCORES: "FP64"}
-KINDS = {"FP32": "<f4", "FP64": "<f8"}  # little-endian, as the protocol has them
-SHORT = 128  # of an id of a request
-JSON_BYTES = 6  # of a pixel in JSON: three digits, a comma, and what a program that indents puts between them
-ROOM = 64 << 10  # bytes of a request besides its pixels
+KINDS = {"FP32": "<f4", "FP64": "<f8"}  # little-endian, as in the protocol
+SHORT = 128  # maximum length of a request id
+JSON_BYTES = 6  # maximum bytes per pixel in JSON: three digits, a comma, and white space of an indenting program
+ROOM = 64 << 10  # maximum bytes of a request in addition to its pixels
 SERVER = {"name": "octc", "version": version("octc")}
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A request for inference, checked. outputs: names, in the order of the answer. id: of the client, "" without one.
+    """A checked inference request. outputs: names, in the order of the response. id: the client's request id, or "".
 
-    timeout: seconds, None without one.
+    timeout: seconds, or None.
     """
 
     id: str
@@ -48,33 +48,33 @@ class Wanted:
 
 
 def bad(text: str, hint: str = "docs/serving.md shows a request", place: str | None = None) -> OctcError:
-    """E104: what a client sent does not fit."""
+    """OctcError E104 for an invalid request."""
     return OctcError("OCT-E104", text, hint=hint, place=place)
 
 
 def shape_of(model: Opened) -> tuple[int, int, int]:
-    """(channels, side, side) of an image."""
+    """The shape (channels, side, side) of an image."""
     pre = model.artifact.preprocess
     return pre.channels, pre.size, pre.size
 
 
 def largest_body(models: Sequence[Opened], queue: int) -> int:
-    """Bytes of the largest request that can be answered: as many images as may wait, in JSON."""
+    """Size of the largest possible request, bytes: as many images as the queue holds, in JSON."""
     return ROOM + queue * JSON_BYTES * max(math.prod(shape_of(model)) for model in models)
 
 
 def only_input(model: Opened, inputs: Sequence[Any]) -> Any:
-    """The one input that there may be."""
+    """The single input of a request (OctcError E104: another number of inputs)."""
     if len(inputs) != 1:
         raise bad(f"{len(inputs)} inputs, {model.name} has one")
     return inputs[0]
 
 
 def check_input(model: Opened, name: str, datatype: str, shape: Sequence[int], most: int) -> int:
-    """How many images an input's description names.
+    """Check the description of an input; returns its number of images.
 
     Raises:
-        OctcError: E104 it is not what the model takes, E911 more images than may wait.
+        OctcError: E104 another name, datatype or shape than the model's; E911 more images than the queue holds.
     """
     own = shape_of(model)
     takes = f"{INPUT}, {DATATYPE} [N, {', '.join(map(str, own))}]"
@@ -91,45 +91,45 @@ def check_input(model: Opened, name: str, datatype: str, shape: Sequence[int], m
 
 
 def images_of(model: Opened, count: int, data: bytes | memoryview) -> UInt8:
-    """The images of raw bytes."""
+    """Images from raw bytes."""
     wanted = count * math.prod(shape_of(model))
     if len(data) != wanted:
-        raise bad(f"{len(data)} bytes of data, the shape says {wanted}", place=INPUT)
+        raise bad(f"{len(data)} bytes of data, the shape requires {wanted}", place=INPUT)
     return np.frombuffer(data, np.uint8).reshape(count, *shape_of(model))
 
 
 def check_outputs(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of requested outputs; without any, all of them."""
+    """Check the names of requested outputs; without any, all outputs."""
     for name in names:
         if name not in OUTPUTS:
             raise bad(f"there is no output {name[:100]!r}", f"outputs are {', '.join(OUTPUTS)}", name[:100])
     if len(set(names)) != len(names):
-        raise bad("an output is requested twice", "name each output once")
+        raise bad("an output is requested twice", "request each output once")
     return tuple(names) or tuple(OUTPUTS)
 
 
 def check_id(word: str) -> str:
-    """The client's id of a request."""
+    """Check the client's request id."""
     if len(word) > SHORT or not word.isprintable():
         raise bad("the id of the request is too long or not printable", f"up to {SHORT} printable characters", "id")
     return word
 
 
 def check_parameters(found: Mapping[str, Any], known: Sequence[str], place: str) -> None:
-    """Refuse what would be silently left out: sequences, shared memory, classification, priorities."""
+    """Refuse unsupported parameters instead of ignoring them: sequences, shared memory, classification, priorities."""
     for name in found:
         if name not in known:
-            hint = f"known here: {', '.join(known)}" if known else "leave it out: no parameter is known here"
-            raise OctcError("OCT-E912", f"parameter {name[:100]!r} of {place} is not offered", hint=hint, place=place)
+            hint = f"supported: {', '.join(known)}" if known else "leave it out: no parameter is supported here"
+            raise OctcError("OCT-E912", f"parameter {name[:100]!r} of {place} is not supported", hint=hint, place=place)
 
 
 def wanted_of(word: str, images: UInt8, outputs: Sequence[Any], parameters: Mapping[str, Any]) -> Wanted:
-    """A request of an id, images, requested outputs (by their `name`) and parameters, checked."""
+    """Make a checked request from id, images, requested outputs and parameters."""
     return Wanted(check_id(word), images, check_outputs([one.name for one in outputs]), timeout_of(parameters))
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:
-    """Seconds of the parameter `timeout`, which is in microseconds; 0 is no limit of the client's."""
+    """The parameter `timeout` (microseconds) in seconds; 0: no limit by the client."""
     value = parameters.get("timeout", 0)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise bad("timeout is not a whole number of microseconds", place="timeout")
@@ -137,10 +137,10 @@ def timeout_of(parameters: Mapping[str, Any]) -> float | None:
 
 
 def answers(model: Opened, logits: Float32, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """Outputs by name.
+    """The requested outputs by name.
 
     Raises:
-        OctcError: E701 logits that are not finite.
+        OctcError: E701 the logits are not finite.
     """
     if not np.isfinite(logits).all():
         raise OctcError("OCT-E701", "outputs are not finite", hint="octc verify this artifact", place=model.name)
@@ -148,14 +148,14 @@ def answers(model: Opened, logits: Float32, names: Sequence[str]) -> dict[str, n
 
 
 def _scores(model: Opened, logits: Float32) -> npt.NDArray[np.float64]:
-    """Each image by itself, as `octc predict` does it: the same bits."""
+    """Probabilities image by image as in `octc predict`, for bit-identical results."""
     if model.artifact.task == "multilabel":
         return np.concatenate([view_scores(row[None, None]) for row in logits])
     return np.concatenate([combine_views(row[None, None])[0] for row in logits])
 
 
 def metadata(model: Opened, models: Sequence[Opened]) -> dict[str, Any]:
-    """Model metadata of the protocol; models: all that are served, of which the first of a name answers without a version."""
+    """Model metadata of the protocol. models: all served ones; the first with a name is used for requests without a version."""
     classes = len(model.artifact.classes)
     return {
         "name": model.name,
@@ -167,5 +167,5 @@ def metadata(model: Opened, models: Sequence[Opened]) -> dict[str, Any]:
 
 
 def listing(models: Sequence[Opened]) -> list[dict[str, str]]:
-    """The index of the repository: every model that is here is ready."""
+    """The repository index; all served models are ready."""
     return [{"name": one.name, "version": one.version, "state": "READY", "reason": ""} for one in models]

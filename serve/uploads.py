@@ -1,4 +1,4 @@
-"""Files of a client in a folder of their own, in memory where the system has such a place, gone when they are answered."""
+"""Uploaded files of a request in their own folder, in memory if possible, removed after the request."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from octc.core.optional import need
 from octc.core.scratch import scratch
 
 MEMORY = Path("/dev/shm")
-FILES = 256  # of one upload
-LONG = 180  # bytes of a name
-HEADERS = 8192  # bytes of the headers of a part
+FILES = 256  # maximum number of files per upload
+LONG = 180  # maximum length of a name, bytes
+HEADERS = 8192  # maximum size of a part's headers, bytes
 HINT = "curl -F file=@eye.png, or --data-binary @eye.png -H 'Content-Type: application/octet-stream'"
 
 
 @contextmanager
 def upload_root(named: str | None) -> Iterator[str]:
-    """A folder of this server for those of its uploads, gone when it ends. What a server left that was killed is removed first:
-    images of patients, and memory where the folder lies in it.
+    """A folder for the uploads of this server, removed at its end. Leftovers of killed servers are removed first, because they
+    are patient images and may occupy memory.
 
     Args:
-        named: where it is made; None: in memory, else in the system's temporary folder.
+        named: parent folder; None: in memory if possible, else the system's temporary folder.
 
     Raises:
         OctcError: E109 the named folder cannot be written.
@@ -44,25 +44,25 @@ def upload_root(named: str | None) -> Iterator[str]:
 
 
 class Upload:
-    """A folder and the files of one request in it. A context manager: leaving it removes them."""
+    """The folder with the files of one request; a context manager that removes them at its end."""
 
     def __init__(self, root: str) -> None:
-        Path(root).mkdir(mode=0o700, exist_ok=True)  # who cleans temporary folders may have taken it for a forgotten one
+        Path(root).mkdir(mode=0o700, exist_ok=True)  # a cleaner of temporary files may have removed it
         self.folder = Path(tempfile.mkdtemp(dir=root))
         self.files: list[Path] = []
 
     def open(self, name: str) -> BinaryIO:
-        """A new file; of a client's name only the last part is kept, without what is special."""
+        """Create a file; only the last component of the client's name is used, without special characters."""
         if len(self.files) >= FILES:
             raise OctcError("OCT-E911", f"more than {FILES} files in one upload", hint="send fewer at once")
         path = self.folder / plain_name(name)
         if path in self.files:
-            raise OctcError("OCT-E104", "two files of one name in an upload", hint="give each file a name of its own")
+            raise OctcError("OCT-E104", "two files with the same name in an upload", hint="give each file its own name")
         self.files.append(path)
         return path.open("xb")
 
     def hide(self, value: Any) -> Any:
-        """A JSON value without the folder: names as the client gave them."""
+        """Remove the folder from all paths in a JSON value, which leaves the client's file names."""
         if isinstance(value, str):
             return value.replace(f"{self.folder}/", "")
         if isinstance(value, list):
@@ -77,23 +77,23 @@ class Upload:
 
 
 def plain_name(name: str) -> str:
-    """The last part of a name, one line of printable characters, not hidden, not too long."""
+    """The last component of a name in printable characters, not hidden, and shortened if necessary."""
     last = name.replace("\\", "/").rpartition("/")[2]
     kept = "".join(sign if sign.isprintable() and sign not in "\ufffd" else "_" for sign in last).lstrip(". ")
     while len(kept.encode("utf-8", "replace")) > LONG:
-        kept = kept[1:]  # the ending stays
+        kept = kept[1:]  # keeps the extension
     return kept or "upload"
 
 
 async def receive(upload: Upload, chunks: AsyncIterator[bytes], content_type: str, name: str) -> None:
-    """Write a body into an upload: the parts of a form that are files, or the body itself under `name`.
+    """Write a request body into an upload: the files of a multipart form, or the body itself under `name`.
 
     Raises:
-        OctcError: E913 JSON in place of a file; E104 a form that is damaged or has no file; what `chunks` raises.
+        OctcError: E913 JSON instead of a file; E104 a damaged form, or one without files; and the errors of `chunks`.
     """
     kind, options = need("python_multipart").multipart.parse_options_header(content_type)
     if kind == b"application/json":
-        text = "JSON holds no image file (base64 is not read)"
+        text = "JSON contains no image file (base64 is not supported)"
         raise OctcError("OCT-E913", text, hint=f"{HINT}; prepared tensors go to POST /v2/models/MODEL/infer")
     if kind != b"multipart/form-data":
         with upload.open(name) as file:
@@ -112,7 +112,7 @@ async def receive(upload: Upload, chunks: AsyncIterator[bytes], content_type: st
 
 
 class _Form:
-    """Parts of a form, written as they come."""
+    """Parser of a multipart form that writes its files as they arrive."""
 
     def __init__(self, upload: Upload, boundary: bytes) -> None:
         self._upload = upload
@@ -139,7 +139,7 @@ class _Form:
 
     def end(self) -> None:
         if not self._whole:
-            raise OctcError("OCT-E104", "the form is cut short", hint=HINT)
+            raise OctcError("OCT-E104", "the form is incomplete", hint=HINT)
         if not self._upload.files:
             raise OctcError("OCT-E104", "no file in the form", hint=HINT)
 
@@ -173,7 +173,7 @@ class _Form:
         name = options.get(b"filename")
         if name is None:
             raise OctcError(
-                "OCT-E104", "a field of the form is no file", hint="options go into the query: /v1/predict?tta=hflip"
+                "OCT-E104", "a field of the form is not a file", hint="give options in the query: /v1/predict?tta=hflip"
             )
         self._file = self._upload.open(name.decode("utf-8", "replace"))
 

@@ -1,4 +1,4 @@
-"""A folder that files are dropped into: each is taken once, when nobody writes it any more and it is whole."""
+"""Watches a folder for new files; each is processed once, when it is complete and no longer written."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from octc.core.faults import fault_of
 from octc.core.files import write_bytes
 from octc.serve.logs import LOG
 
-QUIET = 2.0  # seconds that size and time of a file have to stay the same
-PATIENCE = 600.0  # seconds of a file that stays the same and is cut short: a slow copy may go on
+QUIET = 2.0  # seconds that size and modification time of a file must be unchanged
+PATIENCE = 600.0  # seconds to wait for an unchanged but truncated file, in case a slow copy continues
 HIDDEN = (".", "~")
 UNFINISHED = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".swp")
 REFUSED = ".refused"
@@ -26,12 +26,12 @@ Facts = tuple[int, int]  # bytes, time of the last change
 
 @dataclass
 class Watch:
-    """Files of a folder and its subfolders.
+    """Watches the files of a folder and its subfolders.
 
     Attributes:
-        take: is given a file, and has it safe when it returns: then the file goes. It raises OctcError for one that it refuses:
-            this one goes to `FOLDER/.refused`, with the reason beside it.
-        seen: what is known of files, and since when they have been so.
+        take: function that stores a file safely; the file is then removed. If it raises OctcError, the file is moved to
+            `FOLDER/.refused` with the reason in a file beside it.
+        seen: size and modification time of files, and since when they are unchanged.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class Watch:
     seen: dict[Path, tuple[Facts, float]] = field(default_factory=dict)
 
     def look(self, now: float) -> int:
-        """Take what is ready; how many files were taken. now: seconds of a clock that never goes back."""
+        """Process the files that are ready; returns their number. now: seconds on a monotonic clock."""
         there = self._files()
         self.seen = {path: known for path, known in self.seen.items() if path in there}
         taken = 0
@@ -53,12 +53,12 @@ class Watch:
                 except OSError as error:
                     if fault_of(error) is not None:
                         raise
-                    self.seen[path] = (facts, now + PATIENCE)  # this file alone, for example one that may not be removed
+                    self.seen[path] = (facts, now + PATIENCE)  # affects this file only, for example if it cannot be removed
                     LOG.error("watch: %s, a file is left where it is", type(error).__name__)
         return taken
 
     def _files(self) -> dict[Path, Facts]:
-        """Files that may be ready, by name: no links, nothing hidden, no name of an unfinished copy."""
+        """Candidate files: no links, no hidden files, no names of unfinished copies."""
         found = {}
         for place, folders, names in os.walk(self.folder, followlinks=False):
             folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
@@ -75,15 +75,15 @@ class Watch:
         try:
             self.take(path)
         except FileNotFoundError:
-            return 0  # whoever put it there took it back
+            return 0  # it was removed meanwhile
         except OctcError as error:
             begun = error.code in CUT or _has_only_begun(path, facts[0])
             if error.exit_code == 4 or error.code == CHANGED or (begun and quiet < PATIENCE):
-                return 0  # the machine, or a copy that goes on: later
+                return 0  # a problem of the machine, or an unfinished copy: retry later
             self._refuse(path, error)
             return 0
         with contextlib.suppress(FileNotFoundError):
-            if facts_of(path) == facts:  # else it was written anew meanwhile, and is another file
+            if facts_of(path) == facts:  # else it was replaced meanwhile by another file
                 path.unlink()
         return 1
 

@@ -42,7 +42,8 @@ from octc.train.loop.ways import Ways
 from octc.train.networks.hog import HogSvm
 from octc.train.networks.lent import check_lenders, is_lent
 from octc.train.networks.macs import count_macs
-from octc.train.networks.models import build_model, parameter_count
+from octc.train.networks.models import build_model, check_answers, parameter_count
+from octc.train.networks.registry import NETWORKS
 from octc.train.networks.starting import start_from_teacher, start_network
 from octc.train.networks.svm import fit_svm
 from octc.train.networks.weights import start_weights
@@ -133,6 +134,7 @@ def train_teacher(ctx: Context) -> Checkpoint:
     stage = ctx.recipe.teacher
     model = new_network(ctx, stage)
     source = start_weights(model, stage, ctx.weights, ctx.fetch)
+    _check_network(ctx, model, stage)
     fitted = _fit(ctx, model, stage, "teacher", _label_loss(ctx, stage), ctx.run.path / "train")
     return _write(ctx, "teacher", stage, model, fitted, source, None)
 
@@ -141,6 +143,7 @@ def train_student(ctx: Context) -> Checkpoint:
     """Distil the student from its frozen teachers (or train it on labels alone when there is none)."""
     stage = ctx.recipe.student
     model, source = _start_student(ctx, stage)
+    _check_network(ctx, model, stage)
     if (count := parameter_count(model)) > LARGE and not ctx.resume:
         text = f"{stage.model} has {count / 1e6:.1f} million parameters: large for a student"
         ctx.report({"warning": text, "code": "OCT-W310"})
@@ -150,6 +153,12 @@ def train_student(ctx: Context) -> Checkpoint:
         loss, parent = taught(ctx, stage, ctx.teachers, _label_loss(ctx, stage))
     fitted = _fit(ctx, model, stage, "student", loss, ctx.run.path / "train", parent)
     return _write(ctx, "student", stage, model, fitted, source, parent)
+
+
+def _check_network(ctx: Context, model: nn.Module, stage: Stage) -> None:
+    """Refuse (E307) a network of timm that does not take the stage's pictures, or answers otherwise, before any work."""
+    if not ctx.resume and stage.model not in NETWORKS:
+        check_answers(model, stage.model, stage.size, len(ctx.split.classes))
 
 
 def _start_student(ctx: Context, stage: Stage) -> tuple[nn.Module, dict[str, Any]]:

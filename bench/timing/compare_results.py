@@ -1,6 +1,6 @@
-"""Two results of `octc bench` beside each other: what changed, and whether the ratios of the same pair agree.
+"""Compares two results of `octc bench`: what changed, and whether the ratios of the same pair agree.
 
-Numbers of different machines, profiles, threads or files never enter one ratio; of INVALID rows neither.
+Numbers from different machines, profiles, thread counts or files, or from INVALID rows, are never combined in a ratio.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from octc.core.files import read_json
 from octc.schemas.bench import BenchResult
 from octc.schemas.common import convert
 
-AGREE = 1.10  # two runs of one pair give ratios within 10 %
+AGREE = 1.10  # ratios of the same pair in two runs agree within 10 %
 MACHINE = ("name", "cpu_model", "cpu_class", "cores_physical")
 SETTINGS = ("profile", "threads")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One thing in both results. change: the second over the first, or None with the reason why there is none."""
+    """A quantity in both results. change: second over first, or None with the reason."""
 
     what: str
     first: str
@@ -38,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Changes:
-    """Two results beside each other: their run ids, why numbers may not be compared, a line for each thing in both."""
+    """Comparison of two results: their run ids, reasons why they are not comparable, and a line per common quantity."""
 
     runs: tuple[str, str]
     not_comparable: tuple[str, ...]
@@ -51,18 +51,18 @@ class Changes:
 
     @property
     def sentence(self) -> str:
-        """How many ratios agree."""
+        """A sentence with the number of ratios that agree."""
         count = sum(line.agrees is not None for line in self.lines)
         return f"{count - len(self.apart)} of {count} ratios agree within {100 * (AGREE - 1):.0f} %"
 
     def raise_if_apart(self, place: str) -> None:
-        """E607 where two valid ratios of the same pair differ by more than 10 %."""
+        """Raise OctcError E607 if two valid ratios of the same pair differ by more than 10 %."""
         if self.apart:
             text = f"ratios of the same pair differ by more than {100 * (AGREE - 1):.0f} %: {self.apart[0].what}"
             raise OctcError("OCT-E607", text, hint="end other programs and measure both again", place=place)
 
     def to_json(self) -> dict[str, Any]:
-        """What `octc bench --compare --json` prints."""
+        """The document that `octc bench --compare --json` prints."""
         return {
             "runs": list(self.runs),
             "not_comparable": list(self.not_comparable),
@@ -71,21 +71,21 @@ class Changes:
 
 
 def compare_files(first: Path, second: Path) -> Changes:
-    """Two results of `octc bench` beside each other.
+    """Compare two result files of `octc bench`.
 
     Raises:
-        OctcError: E107 and E502 of `read_result`, E102 they have nothing in common.
+        OctcError: E102 they have no row and no comparison in common; E107, E502 as `read_result`.
     """
     one, two = read_result(first), read_result(second)
     found = tuple(lines(one, two))
     if not found:
         text = "the two results have no row and no comparison in common"
-        raise OctcError("OCT-E102", text, hint="name results of the same artifacts", place=f"{first} {second}")
+        raise OctcError("OCT-E102", text, hint="give results of the same artifacts", place=f"{first} {second}")
     return Changes((one["run_id"], two["run_id"]), tuple(why_not_comparable(one, two)), found)
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A result of `octc bench` (E107 not there, E502 not a result of this version)."""
+    """Read a result of `octc bench` (OctcError E107: no such file, E502: not a result of this version)."""
     hint = "a bench-*.json that octc bench wrote"
     if not path.is_file():
         raise OctcError("OCT-E107", f"no result at {path}", hint=hint, place=str(path))
@@ -99,7 +99,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def why_not_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """What differs so that no number may be set against another."""
+    """The differences between machines or settings that make the results not comparable."""
     pairs = [
         (key, first[part].get(key), second[part].get(key))
         for part, keys in (("machine", MACHINE), ("settings", SETTINGS))
@@ -109,7 +109,7 @@ def why_not_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> l
 
 
 def lines(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Line]:
-    """Medians of the rows, then the ratios of the comparisons, of everything that is in both."""
+    """The medians of the rows and then the ratios of the comparisons that are in both results."""
     apart = why_not_comparable(first, second)
     sums = [{a["id"]: a["sha256"] for a in value["artifacts"]} for value in (first, second)]
     rows = [{r["id"]: r for r in value["rows"] if r.get("latency_ms")} for value in (first, second)]

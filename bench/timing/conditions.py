@@ -1,6 +1,6 @@
-"""What the machine did during a row: clocks, heat, throttle counters, stolen time, other programs. And what that means.
+"""The state of the machine during a row: clocks, temperature, throttling, CPU steal, load of other programs.
 
-Method: docs/measurement.md, sections 9, 10 and 16. Octc reports clocks and power modes, it never sets them.
+Method: docs/measurement.md, sections 9, 10 and 16. octc reports clocks and power modes, and never sets them.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from octc.bench.timing.power.nvml import BRAKE, CAP, HEAT, GpuLook
 from octc.machine.cpu import ROOT, SYSTEM_CPUS, read_text, read_throttled
 from octc.machine.host import FPMATH, Machine, cpu_times
 
-DROP = 0.95  # median clock of the last tenth against the first
-DRIFT = 1.05  # p50 of the last tenth against the first, where no clock can be read
+DROP = 0.95  # minimum ratio of the median clocks in the last and first tenth of a row
+DRIFT = 1.05  # maximum ratio of the p50 in the last and first tenth, if no clock is readable
 STEAL, STEAL_WARNING = 5.0, 1.0  # percent
-FOREIGN = 5.0  # percent of the usable processors that other programs took while the row was timed
-LOCKED = 0.98  # a clock below this share of the value that it is locked to
-PI = "sys/devices/platform/soc/soc:firmware/get_throttled"  # of a Raspberry Pi: bits 0 to 3 say what holds it back now
+FOREIGN = 5.0  # maximum load of other programs on the usable processors during the timed loop, percent
+LOCKED = 0.98  # minimum clock as a share of its locked value
+PI = "sys/devices/platform/soc/soc:firmware/get_throttled"  # Raspberry Pi: bits 0 to 3 state the current throttling
 BUSY = 0.5  # load average per processor
 COOL_DEGREES, COOL_SECONDS = 5.0, 120.0
-READINGS = 10  # fewer clock readings than this have no tenths
+READINGS = 10  # minimum number of clock readings to compare tenths
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One look.
+    """The state of the machine at one moment.
 
     Attributes:
-        clock_mhz: mean of all processors. throttles: sum of all counters. steal: (stolen, all) ticks.
-        work: (busy, all, own) ticks of the usable processors; own are those of this bench's processes.
-        slowed: whether something holds the machine back at this very moment. gpu: what NVML says.
-        at_ns: when, on the monotonic clock.
+        clock_mhz: mean clock of all processors. throttles: total of all throttle counters. steal: (stolen, all) ticks.
+        work: (busy, all, own) ticks of the usable processors; own: those of this bench's processes.
+        slowed: whether the machine is throttled now. gpu: state from NVML.
+        at_ns: time on the monotonic clock.
     """
 
     clock_mhz: float | None
@@ -53,7 +53,7 @@ class Snapshot:
 
 
 def read_snapshot(root: Path = ROOT, cpus: Collection[int] = (), pids: Collection[int] = ()) -> Snapshot:
-    """Look once; what has no sensor is None. cpus: those that this process may use; pids: the bench's own processes."""
+    """Read the current state; values without a sensor are None. cpus: processors in use; pids: the bench's processes."""
     folder = root / SYSTEM_CPUS
     clocks = _numbers(folder.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
     temperatures = _numbers((root / "sys/class/thermal").glob("thermal_zone*/temp"))
@@ -72,7 +72,7 @@ def read_snapshot(root: Path = ROOT, cpus: Collection[int] = (), pids: Collectio
 
 
 def _work(root: Path, cpus: Collection[int], pids: Collection[int]) -> tuple[int, int, int] | None:
-    """Ticks of these processors in which something ran, all their ticks, and those of these processes."""
+    """Busy ticks of these processors, all their ticks, and the ticks of these processes."""
     rows = [line.split() for line in read_text(root / "proc/stat").splitlines() if line.startswith("cpu")]
     mine = [[int(n) for n in row[1:9]] for row in rows if row[0][3:].isdigit() and int(row[0][3:]) in cpus and len(row) > 8]
     if not mine:
@@ -87,7 +87,7 @@ def _work(root: Path, cpus: Collection[int], pids: Collection[int]) -> tuple[int
 
 
 def _slowed(root: Path) -> bool | None:
-    """Bits of a Raspberry Pi's firmware, and clocks below the value that they are locked to; None where neither is told."""
+    """Whether a Raspberry Pi reports throttling, or a clock is below its locked value; None if neither is readable."""
     found = []
     bits = read_text(root / PI).strip()
     if bits:
@@ -104,13 +104,13 @@ def _slowed(root: Path) -> bool | None:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Snapshots before, during (2 Hz) and after a row, in order; at least two."""
+    """At least two snapshots before, during (2 Hz) and after a row, in order."""
 
     looks: tuple[Snapshot, ...]
 
     @property
     def throttled(self) -> bool | None:
-        """Whether a throttle counter rose, or something held the machine back; None where nothing says it."""
+        """Whether a throttle counter rose or the machine was throttled; None if nothing is readable."""
         first, last = self.looks[0].throttles, self.looks[-1].throttles
         told = [look.slowed for look in self.looks if look.slowed is not None]
         if first is not None and last is not None:
@@ -121,7 +121,7 @@ class Conditions:
 
     @property
     def steal_percent(self) -> float | None:
-        """Share of the machine's time that the hypervisor gave to others."""
+        """CPU steal: time that the hypervisor gave to other guests, percent."""
         first, last = self.looks[0].steal, self.looks[-1].steal
         if first is None or last is None or last[1] <= first[1]:
             return None
@@ -129,7 +129,7 @@ class Conditions:
 
     @property
     def foreign(self) -> tuple[int, int] | None:
-        """Ticks that programs of others took from the usable processors, and all their ticks."""
+        """Ticks of other programs on the usable processors, and all ticks of these processors."""
         first, last = self.looks[0].work, self.looks[-1].work
         if first is None or last is None or last[1] <= first[1]:
             return None
@@ -141,7 +141,7 @@ class Conditions:
 
     @property
     def power_capped(self) -> bool | None:
-        """Whether the GPU's software power cap acted; None without a GPU that says it."""
+        """Whether the GPU's software power cap was active; None if not readable."""
         bits = self._reasons()
         return None if bits is None else bool(bits & CAP)
 
@@ -153,12 +153,12 @@ class Conditions:
         return bits if told else None
 
     def gpu_signs(self) -> tuple[bool, bool]:
-        """Whether heat, and whether power slowed the GPU down (without the software power cap)."""
+        """Whether temperature, and whether power throttled the GPU (without the software power cap)."""
         bits = self._reasons() or 0
         return bool(bits & HEAT), bool(bits & BRAKE)
 
     def clocks(self) -> tuple[float, float] | None:
-        """Median clock of the first and of the last tenth, MHz; of the GPU where that is what runs."""
+        """Median clock in the first and in the last tenth, MHz; of the GPU for artifacts that run on it."""
         told = [look.clock_mhz if look.gpu is None else look.gpu.clock_mhz for look in self.looks]
         readings = [clock for clock in told if clock is not None]
         if len(readings) < READINGS:
@@ -183,7 +183,7 @@ class Conditions:
 
 
 def signs(conditions: Conditions, *, allow_cap: bool = False) -> list[str]:
-    """Reasons that the machine gives against a row or a block: heat, power, a falling clock, stolen time, other programs."""
+    """Reasons to invalidate a row or block: thermal or power throttling, a falling clock, CPU steal, other programs."""
     clocks, steal, (_, braked) = conditions.clocks(), conditions.steal_percent, conditions.gpu_signs()
     capped = conditions.power_capped is True and not allow_cap
     found = {
@@ -197,19 +197,19 @@ def signs(conditions: Conditions, *, allow_cap: bool = False) -> list[str]:
 
 
 def foreign_percent(parts: Sequence[Conditions]) -> float:
-    """Share of the usable processors that programs of others took during all of these parts; 0 where nothing says it."""
+    """Load of other programs on the usable processors over all these parts, percent; 0 if not readable."""
     told = [one.foreign for one in parts if one.foreign is not None]
     return 100 * sum(t for t, _ in told) / sum(n for _, n in told) if told else 0.0
 
 
 def steal_warning(conditions: Conditions) -> float | None:
-    """Stolen time that is worth a warning and no more, percent; else None."""
+    """CPU steal that needs a warning but does not invalidate the row, percent; else None."""
     steal = conditions.steal_percent
     return steal if steal is not None and STEAL_WARNING < steal <= STEAL else None
 
 
 def drifted(durations: Sequence[int], conditions: Conditions) -> bool:
-    """Where no clock can be read: whether the median of the last tenth lies more than 5 % above that of the first."""
+    """Without readable clocks: whether the median of the last tenth is more than 5 % above that of the first."""
     tenth = len(durations) // 10
     if conditions.clocks() is not None or tenth < 1:
         return False
@@ -217,11 +217,11 @@ def drifted(durations: Sequence[int], conditions: Conditions) -> bool:
 
 
 def machine_warnings(machine: Machine, root: Path = ROOT) -> list[str]:
-    """Sentences about the machine that stand beside every number: quota, battery, limits on the instruction set."""
+    """Sentences about the machine to print with every result: CPU quota, battery, restricted instruction set."""
     found = []
     quota = machine.cpus.quota
     if quota is not None and quota != int(quota):
-        found.append(f"quota of {quota:g} processors: throttling by the scheduler is part of the result")
+        found.append(f"CPU quota of {quota:g} processors: throttling by the scheduler is part of the result")
     if machine.load is not None and machine.load > BUSY * len(machine.cpus.usable):
         found.append(f"load average {machine.load:.1f} before the start: other programs are running")
     supplies = [(read_text(p / "type").strip(), read_text(p / "online").strip()) for p in _supplies(root)]
@@ -235,7 +235,7 @@ def machine_warnings(machine: Machine, root: Path = ROOT) -> list[str]:
 def cool_down(
     first_c: float | None, read_c: Callable[[], float | None], sleep: Callable[[float], None], most_s: float = COOL_SECONDS
 ) -> float:
-    """Wait until the machine is within 5 degrees of how warm it was before the first row; the seconds that it took."""
+    """Wait until the temperature is within 5 degrees Celsius of that before the first row; returns the seconds waited."""
     waited = 0.0
     while first_c is not None and waited < most_s:
         now = read_c()

@@ -1,4 +1,4 @@
-"""What the numbers mean on this machine: INT8 faster or not, saturation, instruction set, which artifact to take."""
+"""Findings from the results: whether INT8 is faster here, saturation, instruction set, recommended artifact."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from octc.store.verdicts import MARK
 
 @dataclass(frozen=True)
 class Finding:
-    """level: info, warn or fail. warning: the code that stderr names it by, or empty."""
+    """A finding. level: info, warn or fail. warning: code of the warning on stderr, or empty."""
 
     code: str
     level: str
@@ -36,7 +36,7 @@ class Finding:
 
 
 def find_all(state: State) -> list[Finding]:
-    """Findings in the order of a report: what was compared, what may go wrong, what to take."""
+    """All findings in the order of a report: comparisons, possible problems, recommendation."""
     found = [_int8(state, c) for c in state.comparisons if c.kind == "int8_vs_other" and c.status == "VALID"]
     found += _same_answer(state)
     found += _saturation(state)
@@ -44,7 +44,7 @@ def find_all(state: State) -> list[Finding]:
     found += _computed(state)
     found += _gpu(state)
     if any(c.interleave == "reload" for c in state.comparisons):
-        found.append(Finding("reload", "info", "both models do not fit into memory: their blocks were loaded in turns"))
+        found.append(Finding("reload", "info", "both models do not fit into memory: they were reloaded for every block"))
     return [*found, *_take(state)]
 
 
@@ -62,7 +62,7 @@ def _int8(state: State, one: Comparison) -> Finding:
 
 
 def _observed(state: State, row: str) -> list[str]:
-    """Reasons that were read back, never guessed."""
+    """Observed reasons, read back from the engine and machine."""
     subject = next(s for s in _measured(state) if row.startswith(f"{s.id}-"))
     precision = state.facts[subject.id].precision
     floats = sum(count for name, count in precision.items() if name != "int8")
@@ -75,7 +75,7 @@ def _fast_int8(state: State) -> bool:
 
 
 def _same_answer(state: State) -> list[Finding]:
-    """Artifacts that answer every golden image alike: their times are of a network that nobody wants."""
+    """Artifacts that give the same prediction for all golden images; their times are useless."""
     found = []
     for subject in _measured(state):
         golden = read_golden(subject.found.folder)
@@ -86,13 +86,13 @@ def _same_answer(state: State) -> list[Finding]:
 
 
 def _saturation(state: State) -> list[Finding]:
-    """Unsigned activations times signed 8-bit weights are summed in pairs of 16 bits on x86 without VNNI."""
+    """On x86 without VNNI, products of uint8 activations and int8 weights are added in pairs in 16 bits and may saturate."""
     if not state.machine.cpu_class.startswith("x86") or _fast_int8(state):
         return []
     found = []
     for subject in _measured(state):
         artifact = subject.found.artifact
-        bits = artifact.details.get("weight_bits", 8)  # octc writes 7, which cannot overflow; other libraries differ
+        bits = artifact.details.get("weight_bits", 8)  # octc uses 7 bits, which cannot saturate; other libraries may not
         if artifact.precision == "int8" and artifact.details.get("encoding") is not None and bits > 7:
             text = f"{subject.id}: 8-bit weights on {state.machine.cpu_class}, without VNNI: sums may saturate, results differ"
             found.append(Finding("int8_saturation", "warn", text, (), "OCT-W610"))
@@ -100,7 +100,7 @@ def _saturation(state: State) -> list[Finding]:
 
 
 def _instruction_set(state: State) -> list[Finding]:
-    """What is to be expected, unless this run has measured that INT8 is faster."""
+    """The expected speed of INT8 on this instruction set, unless this run measured that INT8 is faster."""
     ratios = [c.ratio for c in state.comparisons if c.kind == "int8_vs_other" and c.status == "VALID"]
     if _fast_int8(state) or any(int8_finding(ratio) == "int8_faster" for ratio in ratios):
         return []
@@ -111,7 +111,7 @@ def _instruction_set(state: State) -> list[Finding]:
 
 
 def _computed(state: State) -> list[Finding]:
-    """FP16 files whose convolutions run in FP32."""
+    """FP16 artifacts whose convolutions run in FP32."""
     found = []
     for subject in _measured(state):
         precision = state.facts[subject.id].precision
@@ -121,14 +121,14 @@ def _computed(state: State) -> list[Finding]:
 
 
 def _gpu(state: State) -> list[Finding]:
-    """What GPU rows hold, and power caps that were allowed."""
+    """What rows on a GPU include, and allowed power caps."""
     rows = [row for row in state.rows.values() if row.latency is not None]
     engines = {s.id for s in _measured(state) if TARGETS[s.found.artifact.target].on_gpu}
     mine = tuple(row.plan.id for row in rows if row.plan.subject in engines and row.plan.scope == "device")
     capped = tuple(r.plan.id for r in rows if r.conditions is not None and r.conditions.power_capped and r.status == "VALID")
     found = []
     if mine:
-        text = "TensorRT rows hold the copies to and from the GPU: a call ends when its logits are on the host"
+        text = "TensorRT rows include the copies to and from the GPU: a call ends when its logits are on the host"
         found.append(Finding("device_with_copies", "info", text, mine))
     if capped:
         found.append(Finding("power_capped", "warn", "the GPU ran at its power cap (allowed)", capped))
@@ -136,13 +136,13 @@ def _gpu(state: State) -> list[Finding]:
 
 
 def _take(state: State) -> list[Finding]:
-    """The fastest artifact among those that passed verify; where none was verified, the fastest, and that it was not.
+    """The fastest artifact that passed octc verify; if none was verified, the fastest one, marked as not verified.
 
-    It is undecided where a row that is not valid was as fast as the fastest valid one.
+    The finding is undecided if an invalid row is as fast as the fastest valid one.
     """
     batch = state.options.batch or 1
     rows = [(s, row) for s in _measured(state) if (row := state.rows.get(f"{s.id}-device-{batch}")) is not None]
-    right = [(s, row) for s, row in rows if not set(row.reasons) & set(WRONG)]  # wrong outputs have no speed
+    right = [(s, row) for s, row in rows if not set(row.reasons) & set(WRONG)]  # the speed of wrong outputs does not count
     times = sorted(((row.p50, s.id, row) for s, row in right if row.p50 is not None), key=lambda one: one[:2])
     if not any(row.status == "VALID" for _, _, row in times):
         return []
@@ -159,7 +159,7 @@ def _take(state: State) -> list[Finding]:
         head = "the only one measured that passed verify" if passed else "the only one measured"
     mark = MARK if stored[best[1]].exploratory else ""
     near = [name for _, name, row in pool if row is not best[2] and row.status == "VALID" and _overlap(best[2], row)]
-    beside = f", not told apart from {', '.join(near)} (the intervals overlap)" if near else ""
+    beside = f", not distinguishable from {', '.join(near)} (the intervals overlap)" if near else ""
     return [Finding("recommended", "info", f"{head}: {best[1]} ({_shown(best[0], best[2])}){mark}{beside}{tail}")]
 
 
@@ -168,7 +168,7 @@ def _shown(p50: float | None, row: Row) -> str:
 
 
 def _overlap(one: Row, other: Row) -> bool:
-    """Whether the intervals of both medians share a point."""
+    """Whether the intervals of the two medians overlap."""
     limits = [None if row.latency is None else row.latency.percentiles["p50"].ci95 for row in (one, other)]
     first, second = limits
     return first is not None and second is not None and first[0] <= second[1] and second[0] <= first[1]

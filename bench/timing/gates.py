@@ -21,26 +21,26 @@ SPELT = {
 }
 # reason of an INVALID row -> its code and hint
 REASONS = {
-    "below_minimum": ("OCT-E602", "leave --duration, --min-queries and --max-duration at least at the profile's"),
+    "below_minimum": ("OCT-E602", "keep --duration, --min-queries and --max-duration at the profile's values or above"),
     "thermal_throttle": ("OCT-E603", "let the machine cool down, or choose a lower power mode"),
     "clock_drop": ("OCT-E603", "let the machine cool down, or fix its clock (octc never sets it)"),
     "warmup_unstable": ("OCT-E607", "end other programs and run it again"),
     "drift": ("OCT-E607", "end other programs and run it again"),
     "foreign_load": ("OCT-E607", "end other programs and run it again"),
-    "power_throttle": ("OCT-E603", "a higher power mode, or --allow-power-cap where the cap is meant"),
+    "power_throttle": ("OCT-E603", "use a higher power mode, or --allow-power-cap if the cap is intended"),
     "unsteady": ("OCT-E607", "end other programs and run it again; the standard profile has more blocks than --quick"),
     "steal": ("OCT-E607", "the host of this virtual machine is busy: run it again, or on a machine of its own"),
     "output_mismatch": ("OCT-E608", "octc verify; do not use this artifact with this runtime here"),
     "precision_mismatch": ("OCT-E406", "octc doctor shows the runtimes; the row's numbers are of another precision"),
 }
-GATE_HINT = "a gate looks at the limit of the 95 % interval: measure longer, or choose another artifact"
+GATE_HINT = "a gate is judged on the limit of the 95 % interval: measure longer, or choose another artifact"
 WRONG = ("output_mismatch", "precision_mismatch")
 INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One gate on one row or comparison: the limit, what was found, whether it holds."""
+    """A gate on one row or comparison: limit, measured value, and whether it holds."""
 
     name: str
     about: str
@@ -50,7 +50,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Judgement:
-    """status: PASS, FAIL, INVALID or INTERRUPTED. errors: everything that speaks against 0, sorted by what ends the command."""
+    """The outcome. status: PASS, FAIL, INVALID or INTERRUPTED. errors: reasons for a non-zero exit code, decisive first."""
 
     status: str
     exit_code: int
@@ -59,7 +59,7 @@ class Judgement:
 
 
 def judge(state: State, stopped: int = INTERRUPTED) -> Judgement:
-    """The end of a bench. stopped: the exit code where it was interrupted."""
+    """The outcome of a bench. stopped: exit code after an interruption."""
     gates = tuple(_gates(state))
     missed = [OctcError("OCT-E604", f"gate missed: {g.text}", hint=GATE_HINT, place=g.about) for g in gates if not g.holds]
     invalid = list(_invalid(state))
@@ -75,7 +75,7 @@ def judge(state: State, stopped: int = INTERRUPTED) -> Judgement:
 
 
 def _invalid(state: State) -> Iterator[OctcError]:
-    """One error for each reason, with the rows that it is about; `incomplete` has its own error already."""
+    """One error per reason with the affected rows; `incomplete` has its own error already."""
     for reason, (code, hint) in REASONS.items():
         rows = [
             r.plan.id for r in state.rows.values() if r.status == "INVALID" and reason in r.reasons and r.latency is not None
@@ -96,7 +96,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _gates(state: State) -> Iterator[Gate]:
-    """A gate looks at the limit of the interval that speaks against it, of every gated artifact."""
+    """All gates; each is judged on the unfavourable limit of the interval, for every gated artifact."""
     for name, limit in state.options.gates.items():
         for subject in state.plan.gated:
             if name in PERCENTILE_GATES:
@@ -130,7 +130,7 @@ def _percentile(name: str, limit: float, row: Row) -> Gate:
 
 
 def _energy(name: str, limit: float, rows: list[Row], subject: str) -> Gate:
-    """Gross energy of the row from file to label, else of the device row. A sum over one loop: it has no interval."""
+    """Gross energy of the end-to-end row, else of the device row. It is the total over one loop and has no interval."""
     row = rows[-1] if rows else None
     head = f"{SPELT[name]} {limit:g} on {subject if row is None else row.plan.id}"
     if row is None or row.status != "VALID" or row.energy is None or row.energy.gross.value is None:

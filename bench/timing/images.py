@@ -1,4 +1,4 @@
-"""Which pictures are timed: a folder that was named, the run's own validation images, or drawn ones."""
+"""Chooses the images for timing: a given folder, the validation images of the run, or synthetic ones."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ T = TypeVar("T")
 def choose_pictures(
     folder: str | None, found: Found, run_dir: Path, data: str | None, environ: Mapping[str, str], scratch: Path
 ) -> tuple[list[str], str]:
-    """64 different pictures as files, and where they come from in words.
+    """64 different images as files, and their source as text.
 
     Raises:
-        OctcError: E230 the named folder is not there, E231 a part of it cannot be read, E104 it holds fewer than 64 images.
+        OctcError: E230 the folder does not exist; E231 a part of it cannot be read; E104 it has fewer than 64 images.
     """
     if folder is not None:
         paths, left = _of_folder(Path(folder))
         return paths, f"{folder} (left out: {words_left(left)})" if left else folder
     if (mine := _of_run(found, run_dir, data, environ, scratch / "scans")) is not None:
         return mine
-    return _drawn(scratch), f"{INPUTS} drawn pictures (the run's data set is not here)"
+    return _drawn(scratch), f"{INPUTS} synthetic images (the run's data set is not here)"
 
 
 def _of_folder(folder: Path) -> tuple[list[str], tuple[Left, ...]]:
@@ -44,14 +44,14 @@ def _of_folder(folder: Path) -> tuple[list[str], tuple[Left, ...]]:
     if len(paths) < INPUTS:
         text = f"{folder} holds {len(paths)} images, {INPUTS} different ones are needed"
         text += f"; left out: {words_left(tree.left)}" if tree.left else ""
-        raise OctcError("OCT-E104", text, hint="more images, or without --images drawn ones are used", place="--images")
+        raise OctcError("OCT-E104", text, hint="give more images, or use synthetic ones without --images", place="--images")
     return [str(p.resolve()) for p in spread(paths)], tree.left
 
 
 def _of_run(
     found: Found, run_dir: Path, data: str | None, environ: Mapping[str, str], scratch: Path
 ) -> tuple[list[str], str] | None:
-    """Validation images of the run that made the artifact, then training images; None where they are not here."""
+    """Validation images of the run that made the artifact, then training images; None if they are not on this machine."""
     run = run_of(found.folder, found.artifact, run_dir)
     if run is None:
         return None
@@ -70,7 +70,7 @@ def _of_run(
 
 
 def _as_file(root: Path, sample: Sample, place: Path) -> str:
-    """The file of a picture; a B-scan of a volume is written as one."""
+    """The file of an image; a B-scan of a volume is first written to a file."""
     if sample.scan is None:
         return str((root / sample.path).resolve())
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def _as_file(root: Path, sample: Sample, place: Path) -> str:
 
 
 def spread(items: Sequence[T], count: int = INPUTS) -> list[T]:
-    """`count` of them at even distances, so that every class and patient has its share."""
+    """`count` evenly spaced items, so that all classes and patients are represented."""
     return [items[i * len(items) // count] for i in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""A against B: interleaved blocks in two processes, the ratio, and the words for it (docs/measurement.md, sections 12, 13)."""
+"""Comparison of two artifacts: interleaved blocks in two processes, ratio, and text (docs/measurement.md, sections 12, 13)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from octc.bench.timing.conditions import Conditions, Snapshot, foreign_percent
 from octc.bench.timing.latency import Measure, median_of, missing, ratio, spell_number
 from octc.bench.timing.profiles import Profile
 
-DROPPED_SHARE = 0.20  # of the pairs; more and the comparison is INVALID
-UNSTEADY = 1.10  # upper limit of a ratio's interval over the lower one: more, and another run may differ by more than 10 %
+DROPPED_SHARE = 0.20  # maximum share of dropped pairs; above it the comparison is INVALID
+UNSTEADY = 1.10  # maximum upper / lower limit of a ratio's interval; above it a repetition may differ by more than 10 %
 INT8_WORDS = {"int8_faster": "info", "int8_no_gain": "warn", "int8_slower": "warn"}
 
-Block = Callable[[], "tuple[Sequence[int], Sequence[Snapshot]]"]  # durations in ns, looks at the machine
+Block = Callable[[], "tuple[Sequence[int], Sequence[Snapshot]]"]  # durations in ns, snapshots of the machine
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One ratio. `reference` over `candidate` in time, except for int8_vs_other: INT8 over the other."""
+    """A ratio of times: reference / candidate, except for int8_vs_other: INT8 / other."""
 
     kind: str
     candidate_row: str
@@ -50,9 +50,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Block medians of both sides, ms, pair by pair; how many pairs were dropped, and what the machine did overall.
+    """Block medians of both sides in pairs, ms; the number of dropped pairs, and the state of the machine overall.
 
-    foreign: percent of the usable processors that other programs took during the blocks.
+    foreign: load of other programs on the usable processors during the blocks, percent.
     """
 
     reference: tuple[float, ...]
@@ -63,7 +63,7 @@ class Pairs:
 
     @property
     def reason(self) -> str | None:
-        """Why the ratio may not be used, or None."""
+        """Why the ratio is invalid, or None."""
         total = len(self.reference) + self.dropped
         if self.dropped > DROPPED_SHARE * total or len(self.reference) < 2:
             return "thermal_throttle"
@@ -74,9 +74,9 @@ class Pairs:
 
 
 def run_pairs(reference: Block, candidate: Block, profile: Profile) -> Pairs:
-    """Pairs of blocks in the order A B, B A, A B, ...; a pair with a throttle sign is dropped and replaced.
+    """Run pairs of blocks in the order A B, B A, A B, ...; a pair with signs of throttling is dropped and repeated.
 
-    It ends early when so many were dropped that the comparison is INVALID.
+    It ends early once so many pairs were dropped that the comparison is INVALID.
     """
     kept: list[tuple[float, float]] = []
     looks: list[Snapshot] = []
@@ -102,10 +102,10 @@ def run_pairs(reference: Block, candidate: Block, profile: Profile) -> Pairs:
 
 
 def compared(kind: str, rows: tuple[str, str], names: tuple[str, str], pairs: Pairs, interleave: str) -> Comparison:
-    """The comparison from its pairs.
+    """Make the comparison from its pairs.
 
     Args:
-        rows: candidate and reference row. names: what the texts call them.
+        rows: ids of the candidate and reference rows. names: their names in texts.
     """
     head = (kind, *rows)
     if (reason := pairs.reason) is not None:
@@ -123,12 +123,12 @@ def compared(kind: str, rows: tuple[str, str], names: tuple[str, str], pairs: Pa
 
 
 def no_comparison(kind: str, rows: tuple[str, str], reason: str, status: str = "NA") -> Comparison:
-    """There is no ratio, and why."""
+    """A comparison without a ratio, with the reason."""
     return Comparison(kind, *rows, missing(reason), 0, 0, "none", status, f"no ratio: {reason}")
 
 
 def teacher_text(found: Measure) -> str:
-    """ "the teacher takes 8.0 times as long [7.8, 8.2]", or that no difference was shown."""
+    """As text: "the teacher takes 8.0 times as long [7.8, 8.2]", or that no difference was shown."""
     value, low, high = _limits(found)
     shown = f"{spell_ratio(value)} times as long [{spell_ratio(low)}, {spell_ratio(high)}]"
     if low <= 1 <= high:
@@ -137,13 +137,13 @@ def teacher_text(found: Measure) -> str:
 
 
 def int8_finding(found: Measure) -> str:
-    """int8_faster, int8_slower, or int8_no_gain where the interval of t_INT8 / t_other contains 1."""
+    """int8_faster, int8_slower, or int8_no_gain if the interval of t_INT8 / t_other contains 1."""
     _, low, high = _limits(found)
     return "int8_faster" if high < 1 else "int8_slower" if low > 1 else "int8_no_gain"
 
 
 def int8_text(found: Measure, int8: str, other: str) -> str:
-    """What the ratio of INT8 to another artifact means here."""
+    """The ratio of INT8 to another artifact as text."""
     value, low, high = _limits(found)
     limits = f"[{spell_ratio(low)}, {spell_ratio(high)}]"
     word = int8_finding(found)
@@ -155,7 +155,7 @@ def int8_text(found: Measure, int8: str, other: str) -> str:
 
 
 def spell_ratio(value: float) -> str:
-    """Two decimals below 10, then as every number."""
+    """A ratio as text: two decimals below 10, else as `spell_number`."""
     return f"{value:.2f}" if value < 10 else spell_number(value)
 
 

@@ -1,4 +1,4 @@
-"""A bench as one job: find the artifacts, plan, measure, judge; what came of it is a `BenchResult`."""
+"""A bench as one job: find the artifacts, plan, measure, judge. Its result is a `BenchResult`."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ PLAN_COLUMNS = ("artifact", "row", "seconds", "queries")
 
 @dataclass(frozen=True)
 class Job:
-    """What a bench works on and where.
+    """The input of a bench.
 
     Attributes:
         artifacts: paths or runs (`find_artifacts`); none: the newest student run with artifacts.
-        images: a folder with at least 64 pictures to time; None: those of the run, else drawn ones.
-        run_dir, data, environ: where runs and images lie. reports: where the report goes.
-        origins: option -> where its value comes from.
+        images: a folder with at least 64 images to time with; None: those of the run, else synthetic ones.
+        run_dir, data, environ: locations of runs and images. reports: folder of the report.
+        origins: option -> origin of its value.
     """
 
     artifacts: Sequence[str] = ()
@@ -63,9 +63,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Subjects:
-    """Artifacts to measure, and those of the teacher. named: whether each was given by its own folder.
+    """Artifacts to measure, and those of the teacher. named: whether each was given as a folder by the user.
 
-    no_teacher: why there is none to compare with, or None.
+    no_teacher: why there is no teacher to compare with, or None.
     """
 
     founds: tuple[Found, ...]
@@ -76,7 +76,7 @@ class Subjects:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A bench that can begin: its artifacts, checked options, plan and machine."""
+    """A bench that is ready to start: artifacts, checked options, plan and machine."""
 
     subjects: Subjects
     options: Options
@@ -84,7 +84,7 @@ class Prepared:
     machine: Machine
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as a document: what `octc bench --dry-run --json` prints."""
+        """The plan as the document that `octc bench --dry-run --json` prints."""
         rows = [dict(zip(PLAN_COLUMNS, row, strict=True)) for row in plan_rows(self.plan, self.options)]
         return {
             "profile": self.options.profile.name,
@@ -101,7 +101,7 @@ class BenchResult:
     """The result of a measurement; `str()` gives the summary, `write` the files.
 
     Attributes:
-        state: rows, comparisons, conditions. verdict: status, gates and errors. findings: what the numbers show.
+        state: rows, comparisons, conditions. verdict: status, gates and errors. findings: conclusions from the numbers.
     """
 
     state: State
@@ -119,7 +119,7 @@ class BenchResult:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """Everything as plain data (docs/measurement.md, section 17)."""
+        """The complete result as plain data (docs/measurement.md, section 17)."""
         return document(self.state, self.verdict, self.findings)
 
     @property
@@ -132,22 +132,22 @@ class BenchResult:
         return self.document
 
     def write(self, reports: Path | str) -> list[Path]:
-        """bench-<host>.json beside every artifact that was measured; JSON and Markdown of everything under `reports`.
+        """Write bench-<host>.json into every measured artifact's folder, and the whole as JSON and Markdown to `reports`.
 
         Raises:
-            OctcError: E109 a folder that cannot be written.
+            OctcError: E109 a folder cannot be written.
         """
         text = markdown(self.state, self.verdict, self.findings)
         with writing_to(reports):
             return write_results(self.state, self.verdict, self.findings, Path(reports), text)
 
     def raise_if_failed(self) -> None:
-        """Raise an error for an INVALID row, a gate that was missed, or an artifact that could not run."""
+        """Raise an error if a row is INVALID, a gate failed, or an artifact could not run."""
         if errors := self.verdict.errors:
             raise combined(errors)
 
     def lines(self, files: Sequence[Path] = ()) -> tuple[list[str], list[str]]:
-        """The first screen without its table: what is above it, what is below it."""
+        """The lines of the summary above and below its table."""
         return head(self.state), [*reasons(self.state), *tail(self.state, self.verdict, self.findings, files)]
 
     def __str__(self) -> str:
@@ -159,14 +159,14 @@ class BenchResult:
 
 
 def find_subjects(job: Job) -> Subjects:
-    """The artifacts of a job, sorted into those to measure and those of their teacher.
+    """Find the artifacts of a job: those to measure, and those of their teacher.
 
     Raises:
         OctcError: as `find_artifacts`; E903 this processor is emulated.
     """
     if (name := emulated()) is not None:
         hint = "octc bench on the machine itself, or octc bench --on HOST"
-        raise OctcError("OCT-E903", f"{name} is emulated: its times say nothing", hint=hint)
+        raise OctcError("OCT-E903", f"{name} is emulated: its times are meaningless", hint=hint)
     founds: dict[Path, tuple[Found, bool]] = {}
     places: list[str | None] = [*job.artifacts] or [None]
     for place in places:
@@ -189,23 +189,23 @@ def find_subjects(job: Job) -> Subjects:
 
 
 def _teachers(founds: Sequence[Found], given: list[Found], job: Job) -> tuple[list[Found], str | None]:
-    """Artifacts of the teacher, or why there are none, with a hint; neither for artifacts of teachers alone."""
+    """Artifacts of the teacher, or why there are none, with a hint; neither if all given artifacts are of teachers."""
     student = next((one for one in founds if one.artifact.role == "student"), None)
     if student is None:
         return [], None
     name = student.artifact.lineage.get("teacher_run")
     if not name:
-        return [], "it was trained without a teacher; --vs none says so"
+        return [], "it was trained without a teacher; use --vs none"
     known = given or read_teacher(student, job.run_dir)
     why = f"no artifact of its teacher {name} is here; where that run is: octc export {name} --target all"
     return known, None if known else why
 
 
 def prepare(job: Job, subjects: Subjects | None = None) -> Prepared:
-    """Check the options and make the plan; nothing is measured.
+    """Check the options and make the plan, without measuring.
 
     Raises:
-        OctcError: E104 and E102 of the options, E107 no artifact, E901 or E903 none that can run here.
+        OctcError: E104, E102 invalid options; E107 no artifact; E901, E903 no artifact can run on this machine.
     """
     machine = read_machine()
     options = checked_options(job.requested, machine.cpus, job.origins)
@@ -217,13 +217,13 @@ def prepare(job: Job, subjects: Subjects | None = None) -> Prepared:
 
 
 def measure(job: Job, ready: Prepared, after_step: Callable[[State], None] | None = None) -> BenchResult:
-    """Run the plan. An interruption (Ctrl-C) ends it, and what was finished is in the result.
+    """Run the plan. After an interruption (Ctrl-C) the result contains the finished rows.
 
     Args:
-        after_step: called after every row and comparison with what is known so far.
+        after_step: callback after every row and comparison, with the state so far.
 
     Raises:
-        OctcError: E109 results cannot be written beside an artifact, and those of `choose_pictures`.
+        OctcError: E109 results cannot be written into an artifact's folder; and the errors of `choose_pictures`.
     """
     check_writable([subject.found.folder for subject in ready.plan.subjects])
     with scratch("bench") as folder:
@@ -260,14 +260,14 @@ def _both(step: Callable[[int], None], after_step: Callable[[State], None], stat
 
 
 def so_far(state: State) -> dict[str, Any]:
-    """The document of a bench that is not finished: rows to come are incomplete."""
+    """The document of an unfinished bench; its remaining rows are marked incomplete."""
     unfinished = {row.id: broken_row(row, "incomplete") for row in state.plan.measured() if row.id not in state.rows}
     known = replace(state, rows={**state.rows, **unfinished})
     return document(known, Judgement("INVALID", 6, (), ()), [])
 
 
 def check_writable(folders: Sequence[Path]) -> None:
-    """Before minutes of measuring: can the results be written?"""
+    """Check before the measurement that the results can be written (OctcError E109)."""
     for folder in folders:
         if (fault := read_only(Path(folder))) is not None:
             raise fault

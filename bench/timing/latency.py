@@ -1,4 +1,4 @@
-"""From raw samples to numbers that may be printed: percentiles that n allows, their intervals, ratios of blocks.
+"""Statistics of latency samples: percentiles as far as n allows, their intervals, ratios of blocks.
 
 Method: docs/measurement.md, sections 5 and 12. No interpolation, no outlier removal, no assumed distribution.
 """
@@ -19,9 +19,9 @@ from octc.bench.timing.quantiles import binomial_cdf, student_quantile
 Samples = npt.NDArray[np.float64]  # milliseconds
 
 PERCENTILES = {"p50": "0.5", "p90": "0.9", "p95": "0.95", "p99": "0.99", "p99_9": "0.999"}
-TAIL = 0.01  # a percentile is printed if p^n is at most this
-OUTLIER = 3.0  # times the median
-MLPERF = 24_576  # samples that MLPerf asks for p90
+TAIL = 0.01  # a percentile is reported if p^n is at most this
+OUTLIER = 3.0  # multiple of the median above which samples are counted
+MLPERF = 24_576  # samples that MLPerf requires for p90
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Measure:
 
 
 def missing(reason: str) -> Measure:
-    """No number, and why."""
+    """A missing number with the reason."""
     return Measure(None, None, reason)
 
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """Latency of one row in ms: percentiles by name, smallest and largest sample, how many lie above three medians."""
+    """Latency of one row, ms: percentiles by name, minimum, maximum, and the number of samples above three medians."""
 
     n: int
     percentiles: dict[str, Measure]
@@ -62,19 +62,19 @@ class LatencyReport:
         return {"min": {"value": self.least}, **shown, "max": {"value": self.most}, "count_above_3x_p50": self.above}
 
     def to_text(self) -> str:
-        """One line: n, p50, p90, p99, max."""
+        """One line with n, p50, p90, p99 and max."""
         shown = " · ".join(f"{name} {spell(self.percentiles[name])}" for name in ("p50", "p90", "p99"))
         return f"n={self.n:,} · {shown} · max {spell_number(self.most)} ms"
 
     def to_markdown(self) -> str:
-        """A small table with the intervals."""
+        """A small Markdown table with the intervals."""
         rows = [f"| {name} | {spell(m)} | {spell_interval(m)} |" for name, m in self.percentiles.items()]
         last = f"| max | {spell_number(self.most)} | |"
         return "\n".join([f"| n={self.n:,} | ms | 95 % interval |", "| --- | --- | --- |", *rows, last]) + "\n"
 
 
 def needed_n(p: str) -> int:
-    """Smallest n with p^n <= 0.01: with 99 % certainty a sample lies beyond the true percentile."""
+    """Smallest n with p^n <= 0.01: with 99 % probability a sample exceeds the true percentile."""
     share, n = Fraction(p), max(1, math.floor(math.log(TAIL) / math.log(float(Fraction(p)))) - 1)
     while share**n > Fraction(1, 100):
         n += 1
@@ -82,20 +82,20 @@ def needed_n(p: str) -> int:
 
 
 def rank_of(p: str, n: int) -> int:
-    """Nearest rank of a percentile, from 1."""
+    """Nearest rank of a percentile, counted from 1."""
     return max(1, math.ceil(Fraction(p) * n))
 
 
 def rank_interval(p: str, n: int) -> tuple[int, int]:
-    """Ranks of the order statistics that hold the percentile with 95 % (two tails of at most 2.5 %)."""
+    """Ranks of the order statistics of a 95 % interval of the percentile (two tails of at most 2.5 %)."""
     below = binomial_cdf(n, float(Fraction(p)))  # P(Bin(n, p) <= m)
-    low = int(np.searchsorted(below, 0.025, side="right"))  # how many m have P <= 0.025; the largest is low - 1
+    low = int(np.searchsorted(below, 0.025, side="right"))  # number of m with P <= 0.025; the largest is low - 1
     high = int(np.searchsorted(below, 0.975, side="left"))  # smallest m with P >= 0.975
     return max(1, low), min(n, high + 1)
 
 
 def percentile(ordered: Samples, p: str) -> Measure:
-    """A percentile of sorted samples with its interval; no number where n is too small."""
+    """A percentile of sorted samples with its interval; missing if n is too small."""
     least = needed_n(p)
     if len(ordered) < least:
         return missing(f"n<{least}")
@@ -104,7 +104,7 @@ def percentile(ordered: Samples, p: str) -> Measure:
 
 
 def summarise(durations_ms: npt.ArrayLike) -> LatencyReport:
-    """All percentiles of a row from its raw samples (at least one)."""
+    """All percentiles of a row from its raw samples, ms (at least one)."""
     ordered = np.sort(np.asarray(durations_ms, dtype=np.float64))
     middle = float(ordered[rank_of("0.5", len(ordered)) - 1])
     return LatencyReport(
@@ -117,16 +117,16 @@ def summarise(durations_ms: npt.ArrayLike) -> LatencyReport:
 
 
 def median_of(values: npt.ArrayLike) -> float:
-    """Nearest-rank median of at least one value (the samples of a block, the parts of a query)."""
+    """Nearest-rank median of at least one value."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     return float(ordered[rank_of("0.5", len(ordered)) - 1])
 
 
 def ratio(reference: Sequence[float], candidate: Sequence[float]) -> Measure:
-    """exp(mean ln r) over pairs of block medians, r = reference / candidate, with the t interval.
+    """Geometric mean of r = reference / candidate over pairs of block medians, with the t interval of ln r.
 
     Raises:
-        ValueError: fewer than two pairs, or different counts.
+        ValueError: fewer than two pairs, or different numbers of blocks.
     """
     if len(reference) != len(candidate) or len(candidate) < 2:
         raise ValueError(f"{len(reference)} and {len(candidate)} blocks: at least two pairs are needed")
@@ -137,17 +137,17 @@ def ratio(reference: Sequence[float], candidate: Sequence[float]) -> Measure:
 
 
 def spell_number(value: float) -> str:
-    """Three significant digits and no more decimals than two: 123, 12.3, 1.23, 0.012."""
+    """A number as text with about three significant digits: 123, 12.3, 1.23, 0.012."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
 def spell(measure: Measure) -> str:
-    """A number for a table, or its reason."""
+    """A number for a table, or the reason why it is missing."""
     return spell_number(measure.value) if measure.value is not None else (measure.reason or "null")
 
 
 def spell_interval(measure: Measure) -> str:
-    """[low, high], or nothing."""
+    """The interval as "[low, high]", or "" without one."""
     return "" if measure.ci95 is None else f"[{spell_number(measure.ci95[0])}, {spell_number(measure.ci95[1])}]"

@@ -1,6 +1,6 @@
-"""The load generator: it knows a callable and a clock, and nothing of models.
+"""The load generator: times a callable with a clock, independent of models.
 
-Method: docs/measurement.md, sections 4, 5 and 12. Queries follow each other; none is sent ahead.
+Method: docs/measurement.md, sections 4, 5 and 12. Queries run one after the other (MLPerf's SingleStream).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-Query = Callable[[int], Any]  # number of the query -> its result, which is on the host when it returns
+Query = Callable[[int], Any]  # index of the query -> its result, in host memory on return
 Clock = Callable[[], int]  # nanoseconds, monotonic
 
-WINDOW = 10  # calls in a window of the warm-up
-WINDOWS = 5  # windows whose medians must agree
+WINDOW = 10  # calls per window of the warm-up
+WINDOWS = 5  # number of windows whose medians must agree
 AGREE = 0.02
-KEPT_SHARE, KEPT_LEAST = 0.01, 32  # outputs that are looked at afterwards
+KEPT_SHARE, KEPT_LEAST = 0.01, 32  # share and minimum number of outputs that are checked afterwards
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """calls that were made, and whether the last five windows of ten agreed within 2 %."""
+    """Number of warm-up calls, and whether the last five windows of ten agreed within 2 %."""
 
     calls: int
     settled: bool
@@ -35,7 +35,7 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Limits:
-    """When a timed loop ends: after `min_queries` and `duration_s`, or after `max_duration_s` whatever was reached."""
+    """When a timed loop ends: after both `min_queries` and `duration_s`, or after `max_duration_s` in any case."""
 
     duration_s: float
     min_queries: int
@@ -47,9 +47,9 @@ class Timed:
     """Raw samples of one loop.
 
     Attributes:
-        starts_ns: start of each query after the start of the loop. durations_ns: what each took.
-        kept: number of the query -> its result, for the queries that were chosen beforehand.
-        wall_s: from the first start to the last end.
+        starts_ns: start of each query since the start of the loop. durations_ns: duration of each query.
+        kept: index -> result of the queries that were chosen beforehand.
+        wall_s: time from the first start to the last end, seconds.
     """
 
     starts_ns: array[int]
@@ -60,7 +60,7 @@ class Timed:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Garbage is collected before and after, not within."""
+    """Run the garbage collector before and after the block, and disable it within."""
     gc.collect()
     before = gc.isenabled()
     gc.disable()
@@ -72,7 +72,7 @@ def no_collection() -> Iterator[None]:
 
 
 def settled(window_medians: Sequence[float]) -> bool:
-    """Whether the medians of the last five windows lie within 2 % of each other."""
+    """Whether the medians of the last five windows agree within 2 %."""
     last = window_medians[-WINDOWS:]
     return len(last) == WINDOWS and max(last) <= min(last) * (1 + AGREE)
 
@@ -80,7 +80,7 @@ def settled(window_medians: Sequence[float]) -> bool:
 def warm_up(
     query: Query, clock: Clock = time.perf_counter_ns, *, least: int = 50, most: int = 500, seconds: float = 30.0
 ) -> WarmUp:
-    """Call until the times settle: at least `least` calls, at most `most`, or `seconds` once there were `least`."""
+    """Call until the times are stable: at least `least` calls, at most `most`, or `seconds` after `least` calls."""
     medians: list[float] = []
     calls, begin = 0, clock()
     with no_collection():
@@ -99,9 +99,9 @@ def warm_up(
 
 
 def choose_kept(min_queries: int, seed: int) -> Callable[[int], bool]:
-    """Which queries keep their output: 1 %, at least 32, spread by a seeded rule over however many there will be.
+    """A predicate for the queries whose output is kept: 1 %, at least 32, chosen at random with a seed.
 
-    Among the first `min_queries` they are drawn without replacement; each later query is kept with a chance of 1 %.
+    Among the first `min_queries` they are drawn without replacement; each later query is kept with a probability of 1 %.
     """
     rng = np.random.default_rng([seed, 9])
     count = min(min_queries, max(KEPT_LEAST, -int(-min_queries * KEPT_SHARE // 1)))
@@ -111,7 +111,7 @@ def choose_kept(min_queries: int, seed: int) -> Callable[[int], bool]:
 
 
 def timed_loop(query: Query, limits: Limits, keep: Callable[[int], bool], clock: Clock = time.perf_counter_ns) -> Timed:
-    """Query after query, each timed on its own. Keeping an output and writing down a sample happen between the queries."""
+    """Time query after query individually. Outputs and samples are stored between the queries, outside their times."""
     starts, durations = array("q"), array("q")
     kept: dict[int, Any] = {}
     shortest, longest = int(limits.duration_s * 1e9), int(limits.max_duration_s * 1e9)
@@ -141,9 +141,9 @@ def block(
     slow_calls: int = 5,
     slow_s: float = 0.2,
 ) -> array[int]:
-    """One block of a comparison: durations in ns, of at least `seconds` and `calls`.
+    """One block of a comparison: durations in ns, over at least `seconds` and `calls`.
 
-    Where the first call takes longer than `slow_s`, `slow_calls` are enough.
+    If the first call takes longer than `slow_s`, `slow_calls` are sufficient.
     """
     durations = array("q")
     with no_collection():
@@ -159,7 +159,7 @@ def block(
 
 
 def clock_overhead_ns() -> float:
-    """What the clock adds to a query: median time of an empty call (of a thousand), ns."""
+    """Overhead of the clock per query: median time of a thousand empty calls, ns."""
 
     def nothing(_number: int) -> None:
         return None

@@ -1,4 +1,4 @@
-"""The rows of one artifact: fresh process, golden images, warm-up, timed loop, samples on disk."""
+"""Measures the rows of an artifact: fresh process, golden images, warm-up, timed loop, stored samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLACK_S = 120.0
 
 
 def measure_rows(state: State) -> None:
-    """Every row of the plan, artifact by artifact; one that fails does not stop the others."""
+    """Measure all rows of the plan, artifact by artifact; a failure does not stop the others."""
     for row in state.plan.rows:
         if row.na is not None:
             state.rows[row.id] = not_measured(row, row.na)
@@ -40,9 +40,9 @@ def measure_rows(state: State) -> None:
 
 
 def _measure_fitting(state: State, subject: Subject, rows: list[RowPlan]) -> None:
-    """Measure rows of one batch size; where memory is short and nobody asked for that size, rows of half of it.
+    """Measure rows of one batch size; if memory is short and the user did not request that size, use half of it.
 
-    A half that is measured anyway leaves the row out, with the reason.
+    If the half is in the plan anyway, the row is left out, with the reason.
     """
     try:
         _measure_batch(state, subject, rows)
@@ -51,7 +51,7 @@ def _measure_fitting(state: State, subject: Subject, rows: list[RowPlan]) -> Non
         if batch < 2 or state.options.batch is not None or not out_of_memory(error):
             raise
         half = batch // 2
-        text = f"{subject.id}: memory is short for batch {batch}, which nobody asked for: {half} in its place"
+        text = f"{subject.id}: memory is short for batch {batch}, which was not requested: {half} instead"
         state.warnings.append(text)
         state.tell(f"  ! {text}")
         smaller = {row.id: _halved(state, row, half) for row in rows}
@@ -71,12 +71,12 @@ def _halved(state: State, row: RowPlan, half: int) -> RowPlan:
 
 
 def out_of_memory(error: OctcError) -> bool:
-    """Whether a process ended, or was ended by the system, because memory ran out."""
+    """Whether a process failed, or was killed by the system, because memory was exhausted."""
     return error.code == "OCT-E904" or (error.code == "OCT-E609" and KILLED in error.message)
 
 
 def _measure_batch(state: State, subject: Subject, rows: list[RowPlan]) -> None:
-    """Rows of one batch size share a process: engines have one shape, and memory is theirs alone."""
+    """Measure the rows of one batch size in one process: engines have a fixed shape, and memory is measured per process."""
     batch = rows[0].batch or _best_batch(state, subject)
     with opened(state, subject, batch) as worker:
         for planned in rows:
@@ -120,12 +120,12 @@ def _measure_row(state: State, subject: Subject, row: RowPlan, worker: Worker) -
     if made.clock_note:
         state.warnings.append(made.clock_note)
     if made.conditions is not None and (steal := steal_warning(Conditions(tuple(looks)))) is not None:
-        state.warnings.append(f"{row.id}: {steal:.1f} % of the time was stolen by the host")
+        state.warnings.append(f"{row.id}: {steal:.1f} % CPU steal by the host")
     return made
 
 
 def _source(state: State, subject: Subject) -> str | None:
-    """What tells the energy of an artifact: a meter, the board that it runs on, else the module or the package."""
+    """The power source for an artifact: a meter, the GPU that it runs on, else the module or the CPU package."""
     if state.options.power_csv is not None:
         return "external"
     wanted = (*GPU_SOURCES, "tegra") if on_gpu(subject) else HOST_SOURCES
@@ -147,8 +147,8 @@ def _energy(state: State, subject: Subject, loop_ns: Sequence[int], images: int)
     if options.power_csv is not None:
         series = read_power_csv(Path(options.power_csv))
     else:
-        assert state.meter is not None  # else there is no source
-        time.sleep(2 * READ_S)  # the reading after the end of the loop
+        assert state.meter is not None  # a source implies a meter
+        time.sleep(2 * READ_S)  # wait for a reading after the end of the loop
         series = state.meter.series(source)
     return energy_of(source, series, loop_ns[0], loop_ns[1], options.profile.idle_s, images)
 
@@ -167,7 +167,7 @@ def _write_samples(state: State, folder: Path, row: str, data: bytes) -> tuple[s
 
 
 def _best_batch(state: State, subject: Subject) -> int:
-    """The batch of the most images per second in short runs; a batch that does not fit ends the search."""
+    """The batch size with the highest throughput in short runs; a size that does not fit into memory ends the search."""
     rates: dict[int, float] = {}
     for batch in OFFLINE_BATCHES:
         try:
@@ -192,7 +192,7 @@ def _best_batch(state: State, subject: Subject) -> int:
 
 
 def load_again(state: State) -> None:
-    """Fresh processes that only load, where rows and comparisons did not start as many as the profile wants."""
+    """Start processes that only load, if rows and comparisons started fewer than the profile requires."""
     measured = {row.plan.subject for row in state.rows.values() if row.latency is not None}
     for subject in (s for s in state.plan.subjects if s.id in measured and s.id not in state.failed):
         try:

@@ -1,4 +1,4 @@
-"""What will be measured, fixed and printed before anything runs: artifacts, rows, comparisons, time."""
+"""The plan of a bench, fixed and printed before anything runs: artifacts, rows, comparisons, time."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from octc.runtimes.registry import prefer, why_not
 from octc.store.find import Found
 
 BATCHES = (1, 8)
-# the teacher as it was trained: torch, and where that is not here the nearest to it
+# the teacher as trained: torch, else the closest available form
 AS_TRAINED = (("torch", "fp32"), ("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "fp16"), ("onnx", "fp16"))
-# same file format, same precision on both sides: the quickest engine first
+# for the comparison with the same format and precision on both sides: fastest engine first
 SAME = (("openvino", "fp32"), ("openvino", "fp16"), ("onnx", "fp32"), ("torch", "fp32"), ("onnx", "fp16"))
-OVERHEAD_S = 3.0  # a fresh process, its imports, its load, its golden images and its warm-up
-QUICK_NOTE = "quick profile: not comparable, not for publication"  # the first line of every output
+OVERHEAD_S = 3.0  # overhead of a row, seconds: process start, imports, load, golden images, warm-up
+QUICK_NOTE = "quick profile: not comparable, not for publication"  # first line of every output
 NOT_QUICK = "not measured by the quick profile; name its folder to measure it"
 ONLY_BLOCKS = "the quick profile measures it in the blocks of the comparison only"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An artifact in a bench. `why_not`: why it cannot run on this machine, or None."""
+    """An artifact in a bench. why_not: the reason why it cannot run on this machine, or None."""
 
     id: str
     role: str
@@ -36,7 +36,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """A row to come. batch 0: chosen by a short run. na: why it is not measured, or None. hidden: not shown in the table."""
+    """A planned row. batch 0: chosen by short runs. na: why it is not measured, or None. hidden: not shown in the table."""
 
     id: str
     subject: str
@@ -49,7 +49,7 @@ class RowPlan:
 
 @dataclass(frozen=True)
 class Versus:
-    """A comparison to come: `candidate` against the first of `others` that turns out quickest. na: why there is none."""
+    """A planned comparison of `candidate` with the fastest of `others`. na: why there is none."""
 
     kind: str
     candidate: str
@@ -60,7 +60,7 @@ class Versus:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything in its order. gated: the artifacts that gates look at."""
+    """The plan in order. gated: the artifacts that gates apply to."""
 
     subjects: tuple[Subject, ...]
     rows: tuple[RowPlan, ...]
@@ -75,7 +75,7 @@ class Plan:
         return [row for row in self.rows if row.na is None]
 
     def seconds(self, options: Options) -> float:
-        """The least that it will take."""
+        """The minimum duration of the plan, seconds."""
         roles = {s.id: s.role for s in self.subjects}
         rows = sum(options.limits(roles[row.subject]).duration_s for row in self.measured())
         processes = len({(row.subject, row.batch) for row in self.measured()}) * OVERHEAD_S
@@ -86,15 +86,15 @@ class Plan:
 def make_plan(
     founds: Sequence[Found], teachers: Sequence[Found], options: Options, named: Sequence[bool], no_teacher: str | None
 ) -> Plan:
-    """The plan for the artifacts of a command.
+    """Make the plan for the given artifacts.
 
     Args:
-        teachers: artifacts of the teacher; none are needed.
-        named: for every found artifact, whether it was given by its own folder (then it is measured in full).
-        no_teacher: why there is no teacher to compare with, and the hint; None when `teachers` holds some or none is wanted.
+        teachers: artifacts of the teacher; may be empty.
+        named: for every artifact, whether the user gave its folder (then it is measured in full).
+        no_teacher: why there is no teacher to compare with, and a hint; None if `teachers` is not empty, or none is requested.
 
     Raises:
-        OctcError: E901 or E903 when none of the artifacts can run on this machine.
+        OctcError: E901, E903 none of the artifacts can run on this machine.
     """
     candidates = _subjects(founds, CANDIDATE, "")
     given = {s.id for s, exact in zip(candidates, named, strict=True) if exact}
@@ -133,13 +133,13 @@ def _kind(subject: Subject) -> tuple[str, str]:
 
 
 def _picked(candidates: Sequence[Subject], given: set[str], headline: str) -> list[str]:
-    """What the quick profile measures: whatever was named, else INT8 and one float file of each engine."""
+    """The artifacts that the quick profile measures: those given as folders, else INT8 and one float artifact per engine."""
     runnable = [s for s in candidates if s.why_not is None]
     if given & {s.id for s in runnable}:
         return [s.id for s in runnable if s.id in given]
     chosen = [headline]
     for target in in_order(None):
-        for precisions in (("int8",), TARGETS[target].floats):  # the float file that is quicker on a CPU
+        for precisions in (("int8",), TARGETS[target].floats):  # the float precision that is faster on a CPU
             fits = [s for precision in precisions for s in runnable if _kind(s) == (target, precision)]
             chosen += [fits[0].id] if fits else []
     return [s.id for s in runnable if s.id in chosen]
@@ -165,7 +165,7 @@ def _row(name: str, scope: str, batch: int, na: str | None = None, *, hidden: bo
 
 
 def _int8(candidates: Sequence[Subject], measured: Sequence[str]) -> list[Versus]:
-    """Every INT8 artifact against the float files of the same student: those of its own engine, else any."""
+    """Comparisons of every INT8 artifact with float artifacts of the same student: of its own engine, else of any."""
     found = []
     for subject in (s for s in candidates if s.id in measured and _kind(s)[1] == "int8"):
         floats = [
@@ -188,7 +188,7 @@ def _teacher(
     options: Options,
     no_teacher: str | None,
 ) -> tuple[list[RowPlan], list[Versus]]:
-    """Rows of the teacher, and the ratios: as shipped (its trained form) and same precision (same format on both sides)."""
+    """Rows of the teacher, and the comparisons: as shipped (its trained form), and with the same format on both sides."""
     if not references and no_teacher is None:
         return [], []
     batch = options.batch or 1
@@ -214,7 +214,7 @@ def _teacher(
 
 
 def _floats() -> list[tuple[str, str]]:
-    """Float files of every engine."""
+    """(target, precision) of the float artifacts of every engine."""
     return [(name, precision) for name, one in TARGETS.items() if not one.on_gpu for precision in one.floats]
 
 
@@ -228,7 +228,7 @@ def _notes(options: Options, full: Sequence[str], measured: Sequence[str], headl
 
 
 def check_power(options: Options) -> None:
-    """A limit on energy that nothing will read is refused (E102)."""
+    """Refuse an energy gate without power readings (OctcError E102)."""
     if "max_mj" in options.gates and not options.power:
         raise OctcError("OCT-E102", "--max-mj and --no-power: no energy is read", hint="leave one of them out")
     if options.power_csv is not None and not options.power:
@@ -236,7 +236,7 @@ def check_power(options: Options) -> None:
 
 
 def check_gates(options: Options) -> None:
-    """Gates that cannot be judged are refused (E102)."""
+    """Refuse gates that cannot be judged (OctcError E102)."""
     if options.gates and options.profile.name == "quick":
         text = f"--quick and {', '.join(sorted(options.gates))}: the quick profile is not for publication"
         raise OctcError("OCT-E102", text, hint="leave --quick out, or the gates")

@@ -1,4 +1,4 @@
-"""The parent's side of a worker: start it, ask it, look at the machine meanwhile, and end it whatever happens."""
+"""The parent's side of a worker process: starts it, sends commands, monitors the machine meanwhile, and always ends it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from octc.machine.memory import BLAS_THREADS, limit_words, spare_space
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 CLOSE_SECONDS = 5.0
 CHUNK = 1 << 16
-KILLED = "signal SIGKILL"  # what the system sends where memory ran out; octc itself sends it to nobody whose end it awaits
+KILLED = "signal SIGKILL"  # sent by the system when memory is exhausted; octc never sends it to a worker it waits for
 Look = Callable[[], Snapshot]
 
 
 class Worker:
-    """One process with one artifact.
+    """A worker process with one artifact.
 
     Args:
-        name: of the artifact, for errors.
-        scratch: an empty place that this bench owns; the worker runs there and its stderr is kept there.
-        keep_log: moves the log out of `scratch` when the worker failed; its new place.
+        name: name of the artifact, for errors.
+        scratch: empty folder of this bench; the worker runs in it and its stderr is stored there.
+        keep_log: moves the log out of `scratch` after a failure; returns its new path.
     """
 
     def __init__(self, name: str, scratch: Path, threads: int, keep_log: Callable[[Path], Path]) -> None:
@@ -41,7 +41,7 @@ class Worker:
         self._log = scratch / f"{name}.log"
         self._rest = b""
         self._busy = False
-        narrow = spare_space(os.environ)  # it sets variables that the process shall have too
+        narrow = spare_space(os.environ)  # sets environment variables for the process too
         environment = {**os.environ, **dict.fromkeys(POOLS, str(threads)), **({BLAS_THREADS: "1"} if narrow else {})}
         with self._log.open("wb") as log:
             self._child = subprocess.Popen(
@@ -62,14 +62,14 @@ class Worker:
     def ask(
         self, message: dict[str, Any], timeout_s: float, look: Look | None = None, every_s: float = 0.5
     ) -> tuple[dict[str, Any], tuple[Snapshot, ...]]:
-        """Send a command and wait for its answer; the looks at the machine while the timed part ran.
+        """Send a command and wait for the reply; also returns snapshots of the machine during the timed part.
 
         Raises:
-            OctcError: what the worker refused, or E609 when it died or did not answer in time.
+            OctcError: the error of the worker, or E609 if it died or did not reply in time.
         """
         assert self._child.stdin is not None
         self._busy = True
-        with contextlib.suppress(BrokenPipeError):  # its end is seen below
+        with contextlib.suppress(BrokenPipeError):  # its end is handled below
             self._child.stdin.write(json.dumps(message).encode() + b"\n")
         looks: list[Snapshot] = []
         timing, deadline = False, time.monotonic() + timeout_s
@@ -93,7 +93,7 @@ class Worker:
             return answer, tuple(looks)
 
     def close(self) -> None:
-        """Let it end, and end it where it does not; one that is still at work is ended at once."""
+        """End the process: let it exit by itself, else kill it; one that is still working is killed immediately."""
         if self._child.poll() is None and not self._busy:
             with contextlib.suppress(OSError):
                 if self._child.stdin is not None:
@@ -103,7 +103,7 @@ class Worker:
         self.kill()
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the process."""
         if self._child.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
@@ -114,7 +114,7 @@ class Worker:
                     stream.close()
 
     def _line(self, timeout_s: float) -> bytes | None:
-        """The next line, or None when there is none in time."""
+        """The next line, or None after the timeout."""
         assert self._child.stdout is not None
         pipe, deadline = self._child.stdout.fileno(), time.monotonic() + timeout_s
         pieces = [self._rest]
@@ -135,10 +135,10 @@ class Worker:
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         place = self._keep_log(self._log)
         last = lines[-1].strip()[:200] if lines else None
-        hint = "read the log; octc verify tells whether the artifact works, octc doctor what is installed"
+        hint = "read the log; octc verify tests the artifact, octc doctor lists what is installed"
         if what == KILLED:
             room = limit_words()
-            hint = "most likely memory ran out: close other programs, raise the limit, --batch 1, or take a smaller network"
+            hint = "most likely memory was exhausted: close other programs, raise the limit, use --batch 1 or a smaller network"
             last = last or room or None
         return OctcError(
             "OCT-E609",
@@ -150,7 +150,7 @@ class Worker:
 
 
 def _spell_end(code: int) -> str:
-    """How a process ended, in words."""
+    """The exit code or signal of a process as text."""
     if code >= 0:
         return f"exit {code}"
     with contextlib.suppress(ValueError):

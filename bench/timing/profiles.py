@@ -1,4 +1,4 @@
-"""How long and how often a bench measures: two declared profiles, and what the options of a command make of them.
+"""Durations and repetitions of a bench: two fixed profiles, and the command's options on top of them.
 
 Method: docs/measurement.md, sections 2, 11 and 12.
 """
@@ -14,15 +14,16 @@ CANDIDATE, REFERENCE = "candidate", "reference"
 
 @dataclass(frozen=True)
 class Profile:
-    """Minimum of a valid row and of a valid comparison.
+    """Minimum requirements of a valid row and of a valid comparison.
 
     Attributes:
-        duration_s, min_queries: a row reaches both (`reference_queries` for the teacher).
-        reference_least: queries from which a teacher's row that `max_duration_s` ended is valid all the same.
-        pairs: pairs of blocks; a block has `block_s` and `block_calls`, `slow_calls` where a call takes over 200 ms.
-        loads: fresh processes that load an artifact. tune_s: length of each short run that chooses the offline batch.
-        warm_least, warm_most, warm_s: fewest and most calls of a warm-up, and its seconds. look_s: time between two looks at
-            the machine during a row. idle_s: rest before a loop whose energy is read, for the power of a machine that waits.
+        duration_s, min_queries: minimum of a row; both must be reached (`reference_queries` for the teacher).
+        reference_least: minimum queries of a teacher's row that ended at `max_duration_s`.
+        pairs: number of pairs of blocks; a block has at least `block_s` seconds and `block_calls` calls (`slow_calls` if a
+            call takes over 200 ms).
+        loads: number of processes that load an artifact. tune_s: duration of each short run for choosing the offline batch.
+        warm_least, warm_most, warm_s: minimum and maximum calls of a warm-up, and its seconds. look_s: interval between
+            snapshots of the machine during a row, seconds. idle_s: rest before a loop with energy readings, for idle power.
     """
 
     name: str
@@ -50,17 +51,17 @@ QUICK = Profile("quick", 10.0, 459, 20, 20, pairs=5, block_s=0.2, block_calls=3,
 
 @dataclass(frozen=True)
 class Options:
-    """What a command asks for. None: as the profile says.
+    """Checked options of a bench. None: the value of the profile.
 
     Attributes:
         scenario: "single_stream" or "offline".
-        batch: None measures 1 and 8 (single stream) or chooses the best (offline).
-        threads, threads_source: for every runtime, and where the number comes from.
+        batch: None: 1 and 8 (single stream), or the best (offline).
+        threads, threads_source: threads of every engine, and the origin of the number.
         vs: "teacher" or "none".
-        images: files of compressed pictures, at least 64, and `images_from` in words.
+        images: at least 64 compressed image files; images_from: their source as text.
         gates: "max_p50_ms", "max_p90_ms", "max_p99_ms", "min_images_per_s", "max_mj", "require_speedup" -> limit.
-        power: whether energy is wanted. power_csv: readings of a meter. allow_cap: a GPU at its power cap stays VALID.
-        origins: option -> where its value comes from.
+        power: whether to measure energy. power_csv: readings of a meter. allow_cap: rows at the GPU's power cap stay VALID.
+        origins: option -> origin of its value.
     """
 
     profile: Profile
@@ -82,7 +83,7 @@ class Options:
     allow_cap: bool = False
 
     def limits(self, role: str) -> Limits:
-        """When the timed loop of a row ends."""
+        """The limits of a row's timed loop."""
         profile = self.profile
         queries = profile.reference_queries if role == REFERENCE else profile.min_queries
         return Limits(
@@ -93,10 +94,10 @@ class Options:
 
 
 def reaches_minimum(options: Options, role: str, queries: int, wall_s: float) -> bool:
-    """Whether a row has what its profile demands, whatever the options lowered.
+    """Whether a row meets the minimum of its profile, even if the options lowered it.
 
     Args:
-        queries: calls in single stream, images in the offline scenario.
+        queries: number of calls (single stream) or images (offline).
     """
     profile = options.profile
     least = profile.reference_queries if role == REFERENCE else profile.min_queries

@@ -1,7 +1,7 @@
-"""Ranks of a binomial interval and Student's quantile, to the digits of scipy (tests/bench/test_quantiles.py), without it.
+"""Binomial distribution function and Student's quantile without scipy, with its accuracy (tests/bench/test_quantiles.py).
 
-A device that measures has numpy and the standard library. Sources: Abramowitz and Stegun 26.7.3 and 26.7.4 (Student's
-distribution of whole degrees of freedom as a finite sum); the binomial probabilities by their logarithms.
+A device that measures has only numpy and the standard library. Sources: Abramowitz and Stegun 26.7.3 and 26.7.4 (Student's
+distribution for integer degrees of freedom as a finite sum); binomial probabilities from their logarithms.
 """
 
 from __future__ import annotations

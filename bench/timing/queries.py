@@ -1,4 +1,4 @@
-"""What one query is: a prepared tensor through the runtime (device row), or compressed bytes to a class (end-to-end row)."""
+"""The queries: a prepared tensor through the engine (device row), or compressed bytes to a class (end-to-end row)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from octc.imaging.decode import decode_image
 from octc.imaging.preprocess import Float32, Preprocess, UInt8
 from octc.stats.metrics import softmax
 
-INPUTS = 64  # different inputs in rotation, so that neither caches nor early exits help
+INPUTS = 64  # different inputs in rotation, so that caches do not help
 PARTS = ("decode", "preprocess", "infer", "post")
 
 Model = Callable[[UInt8], Float32]
@@ -25,7 +25,7 @@ Model = Callable[[UInt8], Float32]
 
 @dataclass(frozen=True)
 class Picture:
-    """A compressed image in memory; `place` is what errors name."""
+    """A compressed image in memory; `place` is its name in errors."""
 
     data: bytes
     place: str
@@ -33,7 +33,7 @@ class Picture:
 
 @dataclass
 class Parts:
-    """Durations of the parts of every end-to-end query, ns."""
+    """Durations of the parts of each end-to-end query, ns."""
 
     times: dict[str, array[int]] = field(default_factory=lambda: {name: array("q") for name in PARTS})
 
@@ -43,10 +43,10 @@ class Parts:
 
 
 def read_pictures(paths: Sequence[str]) -> tuple[list[Picture], float]:
-    """Compressed files into memory, and the median time of reading one, ms (for information; it is in no row).
+    """Read compressed files into memory; also returns the median time to read one, ms (not part of any row).
 
     Raises:
-        OctcError: E201 when one cannot be read.
+        OctcError: E201 a file cannot be read.
     """
     pictures, times = [], []
     for path in paths:
@@ -63,14 +63,14 @@ def read_pictures(paths: Sequence[str]) -> tuple[list[Picture], float]:
 
 
 def tensors(pictures: Sequence[Picture], preprocess: Preprocess, batch: int) -> list[UInt8]:
-    """64 different inputs uint8 [batch, channels, size, size]: windows that step through the prepared pictures."""
+    """64 different inputs uint8 [batch, channels, size, size]: sliding windows over the preprocessed images."""
     prepared = [preprocess.prepare(decode_image(p.data, p.place, preprocess.value_range).image)[0] for p in pictures[:INPUTS]]
     pool = np.stack([prepared[i % len(prepared)] for i in range(INPUTS + batch - 1)])
     return [pool[i : i + batch] for i in range(INPUTS)]
 
 
 def device_query(model: Model, inputs: Sequence[UInt8]) -> Callable[[int], Float32]:
-    """The run call alone: a tensor in host memory, which is the device's on a CPU, to logits in host memory."""
+    """A query of the device row: the inference call alone, from a tensor to logits, both in host memory."""
     count = len(inputs)
     return lambda number: model(inputs[number % count])
 
@@ -78,7 +78,7 @@ def device_query(model: Model, inputs: Sequence[UInt8]) -> Callable[[int], Float
 def end_to_end_query(
     model: Model, pictures: Sequence[Picture], preprocess: Preprocess, batch: int, parts: Parts
 ) -> Callable[[int], tuple[Any, Any]]:
-    """Compressed bytes -> class and probabilities, `batch` pictures a query; the parts are timed as well."""
+    """A query of the end-to-end row: `batch` compressed images to classes and probabilities; its parts are timed too."""
     clock, count = time.perf_counter_ns, len(pictures)
     decode, prepare, infer, post = (parts.times[name] for name in PARTS)
 
@@ -104,13 +104,13 @@ def end_to_end_query(
 
 
 def same_output(one: Any, other: Any) -> bool:
-    """Row K9 of the tolerances on a CPU: the same file on the same machine gives the same numbers, to the bit."""
+    """Tolerance K9 on a CPU: the same file on the same machine gives bit-identical outputs."""
     first, second = ([np.asarray(part) for part in (value if isinstance(value, tuple) else (value,))] for value in (one, other))
     return len(first) == len(second) and all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def in_batches(model: Model, batch: int) -> Model:
-    """A model that takes exactly `batch` images, for any number of them: the last are repeated and cut off again."""
+    """Wrap a model with a fixed `batch` size for any number of images: the last batch is padded and the padding removed."""
 
     def run(images: UInt8) -> Float32:
         found = []

@@ -1,4 +1,4 @@
-"""A bench on another machine: copy the artifacts there, run the same bench, bring its results back."""
+"""A bench on another machine: copies the artifacts there, runs the same bench, and copies the results back."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from octc.core.scratch import scratch
 
 @dataclass(frozen=True)
 class FarResult:
-    """What came back. text: the screen of the other machine; files: of its report; document: its result, or what is known of
-    one that broke off (`partial`: where that was written); errors: what it raised; interrupted: what ended it here.
+    """The result from the other machine. text: its terminal output; files: of its report; document: its result, or the partial
+    result of an interrupted bench (`partial`: file of it); errors: errors there; interrupted: the interruption here.
     """
 
     text: str
@@ -33,7 +33,7 @@ class FarResult:
     interrupted: KeyboardInterrupt | None = None
 
     def raise_if_failed(self) -> None:
-        """Raise what ended it here, or what the other machine raised."""
+        """Raise the interruption here, or the errors of the other machine."""
         if self.interrupted is not None:
             raise self.interrupted
         if self.errors:
@@ -41,10 +41,10 @@ class FarResult:
 
 
 def bench_on(address: str, job: Job, subjects: Subjects, python: str = PYTHON) -> FarResult:
-    """Copy, run there, bring back. python: the interpreter of the other machine.
+    """Copy the artifacts, run the bench there, copy the results back. python: Python command on the other machine.
 
     Raises:
-        OctcError: E102 with a meter's readings, E104 no address, E606 the other machine failed before it began.
+        OctcError: E102 with readings of a power meter; E104 an invalid address; E606 the other machine failed before the bench.
     """
     if job.requested.power_csv is not None:
         raise OctcError("OCT-E102", "--power-csv and --on: the clocks differ", hint="leave one of them out")
@@ -68,7 +68,7 @@ def bench_on(address: str, job: Job, subjects: Subjects, python: str = PYTHON) -
 
 
 def _words(job: Job, subjects: Subjects) -> Iterator[str]:
-    """The command there."""
+    """The command to run on the other machine."""
     founds = subjects.founds
     yield "bench"
     yield from [place_of(found) for found in founds] if any(subjects.named) else [place_of(founds[0]).rpartition("/")[0]]
@@ -78,7 +78,7 @@ def _words(job: Job, subjects: Subjects) -> Iterator[str]:
 
 
 def _broken_off(address: str, far: Far, job: Job, subjects: Subjects) -> FarResult:
-    """What was finished before the connection was lost, or the bench was ended here, written down."""
+    """Write the partial result after the connection was lost, or the bench was interrupted here."""
     document, written = far.partial, None
     if document is not None:
         document["machine"]["remote_host"] = host_of(address)

@@ -1,4 +1,4 @@
-"""What comes back of a bench on another machine: results, samples, reports."""
+"""Stores the results, samples and reports of a bench on another machine."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LARGEST = 1 << 30
 FILE = r"(?P<file>bench-[\w.-]+\.json|samples/[\w.-]+/[\w.-]+\.csv)"
 BACK = re.compile(rf"runs/(?P<run>[\w.-]+)/artifacts/(?P<name>[\w.-]+)/{FILE}")
 REPORT = re.compile(r"reports/(?P<file>bench-[\w.-]+)")
-FETCHED = ("(", "-name", "bench-*", "-type", "f", ")", "-o", "(", "-name", "samples", "-type", "d", ")")  # words of find(1)
+FETCHED = ("(", "-name", "bench-*", "-type", "f", ")", "-o", "(", "-name", "samples", "-type", "d", ")")  # arguments of find(1)
 
 
 def take_results(answer: Path, founds: Iterable[Found], reports: Path, address: str) -> tuple[str, list[Path]]:
-    """Put what came back where it belongs: the text of the far end's screen, and the files of its report.
+    """Store the received files; returns the terminal output of the other machine, and the files of its report.
 
-    Only results, samples and reports under plain names are taken; everything else in the tar is left.
+    Only results, samples and reports with plain names are extracted from the tar.
     """
     folders = {place_of(found): found.folder for found in founds}
     text, files = "", []
@@ -49,7 +49,7 @@ def take_results(answer: Path, founds: Iterable[Found], reports: Path, address: 
 
 
 def _from(address: str, data: bytes) -> bytes:
-    """A result that names both machines."""
+    """The result with the names of both machines."""
     try:
         value = parse_json(data)
         value["machine"]["remote_host"] = host_of(address)
@@ -59,7 +59,7 @@ def _from(address: str, data: bytes) -> bytes:
 
 
 def write_partial(document: dict[str, Any], founds: Sequence[Found], reports: Path) -> Path:
-    """Save what was finished before the connection was lost; its samples stayed behind."""
+    """Save the result up to the loss of the connection; its samples are not available."""
     for row in document["rows"]:
         if row.get("samples_file"):
             row.update(samples_file=None, samples_sha256=None)

@@ -1,4 +1,4 @@
-"""The first screen: machine, settings, table, findings, ratios, result (docs/measurement.md, section 18)."""
+"""The summary on the terminal: machine, settings, table, findings, ratios, result (docs/measurement.md, section 18)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ KINDS = {"as_shipped": "as shipped", "same_precision": "same precision", "int8_v
 
 
 def row_name(row: RowPlan) -> str:
-    """ "device", "end to end, batch 4"."""
+    """Name of a row: "device", "end to end, batch 4"."""
     name = SCOPES[row.scope] if row.scenario == "single_stream" else "throughput"
     return name if row.batch == 1 else f"{name}, batch {row.batch or 'best'}"
 
 
 def plan_rows(plan: Plan, options: Options) -> list[tuple[str, str, str, str]]:
-    """The plan as a table: artifact, row, least seconds, least queries."""
+    """The plan as a table: artifact, row, minimum seconds, minimum queries."""
     rows = []
     for row in plan.rows:
         if row.hidden:
@@ -51,7 +51,7 @@ def plan_rows(plan: Plan, options: Options) -> list[tuple[str, str, str, str]]:
 
 
 def head(state: State) -> list[str]:
-    """The profile, the machine line and the settings line."""
+    """The lines about profile, machine and settings."""
     machine, options = state.machine, state.options
     measured = [row for row in state.rows.values() if row.conditions is not None]
     temperatures = [c for row in measured if row.conditions is not None for c in _temperatures(row)]
@@ -84,7 +84,7 @@ def _temperatures(row: Row) -> list[float]:
 
 
 def table(state: State, struck: tuple[str, str] = ("(", ")")) -> list[tuple[str, ...]]:
-    """Rows of the table; numbers that are not valid stand between the two signs of `struck`."""
+    """Rows of the table; invalid numbers are enclosed in the two strings of `struck`."""
     made, before = [], ""
     for row in (state.rows[p.id] for p in state.plan.rows if p.id in state.rows and not p.hidden):
         made.append(_cells(state, row, struck, first=row.plan.subject != before))
@@ -113,14 +113,14 @@ def _cells(state: State, row: Row, struck: tuple[str, str], first: bool) -> tupl
 
 
 def reasons(state: State) -> list[str]:
-    """Why a row is INVALID or NA, one line for each."""
+    """One line per INVALID or NA row with the reasons."""
     shown = [state.rows[p.id] for p in state.plan.rows if p.id in state.rows and not p.hidden]
     lines = [f"{r.status:<9} {r.plan.subject}, {row_name(r.plan)}: {', '.join(r.reasons)}" for r in shown if r.reasons]
     return list(dict.fromkeys(lines))
 
 
 def loads(state: State) -> list[str]:
-    """Load, first call and cold start of every artifact that was opened."""
+    """Lines with load time, first call and cold start of every opened artifact."""
     lines = []
     for name, known in state.facts.items():
         if known.load_ms:
@@ -134,7 +134,7 @@ def loads(state: State) -> list[str]:
 
 
 def tail(state: State, verdict: Judgement, findings: Sequence[Finding], files: Sequence[Path]) -> list[str]:
-    """Findings, ratios, gates and the result line."""
+    """The lines about findings, ratios, gates and the result."""
     lines = [f"{'finding' if f.level == 'info' else 'FINDING':<9} {f.text}" for f in findings]
     for one in state.comparisons:
         if one.kind != "int8_vs_other":
@@ -149,7 +149,7 @@ def tail(state: State, verdict: Judgement, findings: Sequence[Finding], files: S
 
 
 def energy(state: State) -> list[str]:
-    """Energy for each image with its scope, or why there is none."""
+    """Lines with the energy per image and its scope, or the reason why there is none."""
     lines = []
     for row in state.rows.values():
         if row.energy is None:
@@ -164,7 +164,7 @@ def energy(state: State) -> list[str]:
 
 
 def _pair(candidate: str, reference: str) -> str:
-    """Two rows as "openvino-int8 and teacher-torch-fp32, end to end"."""
+    """Names of two rows: "openvino-int8 and teacher-torch-fp32, end to end"."""
     for scope, words in SCOPES.items():
         one, sign, batch = candidate.partition(f"-{scope}-")
         if sign:
@@ -174,6 +174,6 @@ def _pair(candidate: str, reference: str) -> str:
 
 
 def brace(files: Sequence[Path]) -> str:
-    """reports/bench-1.{json,md}."""
+    """Paths in short form: reports/bench-1.{json,md}."""
     endings = ",".join(path.suffix[1:] for path in files)
     return f"{files[0].with_suffix('')}.{{{endings}}}" if len(files) > 1 else str(files[0])

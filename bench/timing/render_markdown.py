@@ -1,4 +1,4 @@
-"""The report in Markdown: the first screen, and below it everything that a number rests on."""
+"""The report in Markdown: the summary, then latencies, load times, memory, engines, versions and warnings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from octc.machine.host import versions
 
 
 def markdown(state: State, verdict: Judgement, findings: Sequence[Finding]) -> str:
-    """The whole report; struck-out numbers are not valid."""
+    """The whole report; invalid numbers are struck out."""
     parts = [
         *(f"**{note}**\n" for note in state.plan.notes[:1]),
         f"# octc bench {state.run_id}",
@@ -39,7 +39,7 @@ def _listed(lines: Sequence[str]) -> list[str]:
 
 
 def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table in Markdown; a bar within a cell is escaped."""
+    """A Markdown table; bars within cells are escaped."""
     body = [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
     return [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}", *body]
 
@@ -53,10 +53,10 @@ def _measured(state: State) -> list[Row]:
 
 
 def _latencies(state: State) -> list[str]:
-    """Percentiles with intervals, parts of the end-to-end time, and the samples."""
+    """The section with percentiles, intervals, parts of the end-to-end time, and samples."""
     lines = ["## Latency", "", "Milliseconds; nearest rank, 95 % intervals of order statistics.", ""]
     for row in _measured(state):
-        assert row.latency is not None  # chosen so
+        assert row.latency is not None  # `_measured` selects rows with latency
         lines += [
             f"### {row.plan.subject}, {row_name(row.plan)} ({row.status})",
             "",
@@ -77,7 +77,7 @@ def _latencies(state: State) -> list[str]:
 
 
 def _footprint(state: State) -> list[str]:
-    """Times of loading and what the process held."""
+    """The section with load times and memory."""
     columns = ("artifact", "import ms", "load ms", "load max", "first call", "cold start", "processes", "MiB of the runtime")
     rows = []
     for name, known in state.facts.items():
@@ -103,7 +103,7 @@ def _footprint(state: State) -> list[str]:
 
 
 def _versions(state: State) -> list[str]:
-    """Engines as they were read back, golden images, versions, options."""
+    """The section with engines as read back, golden images, versions and options."""
     columns = ("artifact", "engine", "precisions of convolutions", "golden images")
     rows = []
     for name, known in state.facts.items():

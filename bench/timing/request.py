@@ -1,4 +1,4 @@
-"""What the options of a bench mean: units, ranges, profile, threads, gates."""
+"""Parses and checks the options of a bench: units, ranges, profile, threads, gates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCENARIOS = {"single": "single_stream", "offline": "offline"}
 
 
 def quantity(value: Any, units: Mapping[str, float], plain: str, option: str) -> float | None:
-    """A number with a unit ("30ms", "60s"); a bare one has the unit `plain`. None stays None.
+    """Parse a number with a unit ("30ms", "60s"); without one the unit is `plain`. None stays None.
 
     Raises:
         OctcError: E104 not a positive number, or an unknown unit.
@@ -39,14 +39,14 @@ def quantity(value: Any, units: Mapping[str, float], plain: str, option: str) ->
 
 
 def positive(value: float | None, option: str) -> float | None:
-    """A positive finite number, or None (E104)."""
+    """Check that a number is positive and finite, or None (OctcError E104)."""
     if value is not None and not (math.isfinite(value) and value > 0):
         raise OctcError("OCT-E104", f"{option} {value} is out of range", hint=f"{option}: above 0", place=option)
     return value
 
 
 def threads_of(requested: int | None, cpus: Cpus) -> tuple[int, str]:
-    """Threads for every runtime, and what decided (E104 for more than this process may use)."""
+    """Threads of every engine, and the origin of the number (OctcError E104: more than this process may use)."""
     if requested is None:
         return usable_threads(cpus)
     usable = len(cpus.usable)
@@ -57,10 +57,10 @@ def threads_of(requested: int | None, cpus: Cpus) -> tuple[int, str]:
 
 
 def checked_options(requested: BenchOptions, cpus: Cpus, origins: Mapping[str, str]) -> profiles.Options:
-    """The options of a bench, checked. origins: option -> where its value comes from ("default" is left out).
+    """Check the options of a bench. origins: option -> origin of its value ("default" is left out).
 
     Raises:
-        OctcError: E104 a value out of range, E102 gates that cannot be judged.
+        OctcError: E104 a value out of range; E102 gates that cannot be judged.
     """
     one = requested
     check_choices(one)
@@ -97,7 +97,7 @@ def checked_options(requested: BenchOptions, cpus: Cpus, origins: Mapping[str, s
 
 
 def _file(name: str | None) -> str | None:
-    """A file that is there, as a whole path: workers and remote ends have other folders."""
+    """The absolute path of an existing file, because workers run in other folders."""
     if name is None:
         return None
     if not Path(name).is_file():

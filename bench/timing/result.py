@@ -1,4 +1,4 @@
-"""The result document (docs/measurement.md, section 17): one for everything, one beside each artifact, and their places."""
+"""The result documents (docs/measurement.md, section 17): one of the whole bench, one in each artifact's folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCHEMA_VERSION = "1.0"
 
 
 def document(state: State, verdict: Judgement, findings: list[Finding], only: Collection[str] | None = None) -> dict[str, Any]:
-    """The result; with `only` of these artifacts (and those that they were compared with)."""
+    """The result document; `only`: of these artifacts and those that they were compared with."""
     comparisons = state.comparisons
     kept = None
     if only is not None:
@@ -56,12 +56,12 @@ def document(state: State, verdict: Judgement, findings: list[Finding], only: Co
 
 
 def warnings(state: State) -> list[str]:
-    """Sentences about the machine, the profile and what happened."""
+    """Warnings about the machine, the profile and events during the bench."""
     return [*state.plan.notes, *machine_warnings(state.machine, state.root), *_power(state), *state.warnings]
 
 
 def _power(state: State) -> list[str]:
-    """Where no sensor answers: why, and the hint."""
+    """The reason and hint if no power sensor is readable."""
     told = {row.energy.gross.reason for row in state.rows.values() if row.energy is not None}
     on_gpu = any(s.why_not is None and TARGETS[s.found.artifact.target].on_gpu for s in state.plan.subjects)
     reason, hint = no_power(state.machine, on_gpu, state.root)
@@ -124,7 +124,7 @@ def _artifact(state: State, subject: Subject) -> dict[str, Any]:
 
 
 def _times(known: Facts) -> dict[str, Any]:
-    """Load, first call and cold start, of all fresh processes."""
+    """Load time, first call and cold start over all processes."""
     count = len(known.load_ms)
     if count == 0:
         nothing = missing("not_loaded").to_json()
@@ -143,9 +143,9 @@ def _error(error: OctcError) -> dict[str, Any]:
 
 
 def write_results(state: State, verdict: Judgement, findings: list[Finding], reports: Path, markdown: str) -> list[Path]:
-    """bench-<host>.json beside every artifact that was measured, and the whole under reports/; the files of the report.
+    """Write bench-<host>.json into every measured artifact's folder, and the whole result under reports/; returns the latter.
 
-    A result that is there already is kept under its own run id.
+    An existing result is renamed to its own run id.
     """
     measured = {row.plan.subject for row in state.rows.values() if row.latency is not None}
     for subject in state.plan.subjects:
@@ -160,7 +160,7 @@ def write_results(state: State, verdict: Judgement, findings: list[Finding], rep
 
 
 def keep_earlier(place: Path) -> None:
-    """Keep an earlier result under its own run id; what cannot be read keeps its time as a name."""
+    """Rename an earlier result to its own run id; an unreadable one is named by its time."""
     if not place.exists():
         return
     try:

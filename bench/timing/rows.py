@@ -1,4 +1,4 @@
-"""A measured row: its numbers, its conditions, and whether it is valid (docs/measurement.md, sections 3, 5, 11, 16)."""
+"""A measured row: numbers, conditions, and validity (docs/measurement.md, sections 3, 5, 11, 16)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from octc.bench.timing.profiles import Options, reaches_minimum
 from octc.bench.timing.quantiles import student_quantile
 from octc.core.csv_files import csv_bytes
 
-BLOCKS = 10  # equal parts of an offline run
-CLOCK_SHARE = 0.01  # of p50; what the clock adds is noted above it
+BLOCKS = 10  # number of equal blocks of an offline run
+CLOCK_SHARE = 0.01  # clock overhead as a share of p50 above which it is noted
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a result. `reasons` say why it is INVALID or NA; the numbers are None where nothing was measured.
+    """A row of the result. reasons: why it is INVALID or NA; numbers are None if nothing was measured.
 
     Attributes:
         rate: images per second. parts: medians of decode, preprocess, infer and post, ms.
-        rss_peak_mib, rss_delta_mib: the most memory of the process, and without what it held before the runtime came.
-        gpu_mib: of the process on the GPU, None where it runs on the CPU.
-        samples: "samples/..." beside the artifact, and its sum.
-        clock_note: a sentence where the clock is not negligible, else empty.
+        rss_peak_mib, rss_delta_mib: peak memory of the process, and its increase since before the engine was imported, MiB.
+        gpu_mib: GPU memory of the process, MiB; None if it runs on the CPU.
+        samples: path "samples/..." in the artifact's folder, and its SHA-256.
+        clock_note: a sentence if the clock overhead is not negligible, else empty.
     """
 
     plan: RowPlan
@@ -96,12 +96,12 @@ class Row:
 
 
 def not_measured(plan: RowPlan, reason: str) -> Row:
-    """A row that is NA."""
+    """A row with status NA."""
     return Row(plan, "NA", (reason,))
 
 
 def broken_row(plan: RowPlan, reason: str) -> Row:
-    """A row that was to be measured and was not."""
+    """A planned row whose measurement failed."""
     return Row(plan, "INVALID", (reason,))
 
 
@@ -115,7 +115,7 @@ def judge_row(
     precision_holds: bool,
     samples: tuple[str, str] | None,
 ) -> Row:
-    """A row from what its worker answered and what the machine did meanwhile."""
+    """Make a row from the reply of its worker and the state of the machine."""
     durations = [int(d) for d in answer["durations_ns"]]
     conditions, wall = Conditions(tuple(looks)), float(answer["wall_s"])
     latency = summarise(np.asarray(durations) / 1e6)
@@ -151,14 +151,14 @@ def judge_row(
 
 
 def _parts(answer: Mapping[str, Any]) -> dict[str, Measure]:
-    """Medians of the parts of the end-to-end time, and of reading a file, which is in none of them."""
+    """Medians of the parts of the end-to-end time, and of reading a file, which is not part of it."""
     parts = {name: percentile(np.sort(np.asarray(times) / 1e6), "0.5") for name, times in answer["parts_ns"].items()}
     read = answer.get("read_ms")
     return {**parts, "read": Measure(read)} if parts and read is not None else parts
 
 
 def _rate(plan: RowPlan, answer: Mapping[str, Any]) -> Measure:
-    """Images per second: of the whole loop, or (offline) mean of ten equal blocks with its t interval."""
+    """Images per second: over the whole loop, or (offline) the mean of ten equal blocks with its t interval."""
     starts, durations = (np.asarray(answer[name], dtype=np.int64) for name in ("starts_ns", "durations_ns"))
     batch = max(1, plan.batch)
     if plan.scenario != "offline":
@@ -167,7 +167,7 @@ def _rate(plan: RowPlan, answer: Mapping[str, Any]) -> Measure:
 
 
 def block_rate(starts_ns: Any, durations_ns: Any, batch: int) -> Measure:
-    """Mean images per second of ten equal blocks, with the 95 % t interval; what does not fill a block is left out."""
+    """Mean images per second of ten equal blocks, with the 95 % t interval; an incomplete block is left out."""
     size = len(starts_ns) // BLOCKS
     if size == 0:
         return missing(f"n<{BLOCKS}")
@@ -181,16 +181,16 @@ def block_rate(starts_ns: Any, durations_ns: Any, batch: int) -> Measure:
 
 
 def precision_holds(requested: str, found: Mapping[str, int]) -> bool:
-    """Whether the graph that runs has the precision that was requested.
+    """Whether the engine's graph runs in the requested precision.
 
-    FP16 files may be computed in FP32 (OpenVINO on a CPU is told so); nothing runs in bf16 unless it says so, and INT8
-    means that some layer really is INT8.
+    FP16 artifacts may be computed in FP32 (octc configures OpenVINO on a CPU so); bf16 is never accepted; INT8 requires that at
+    least one layer runs in INT8.
     """
     allowed = {"fp32": {"fp32"}, "fp16": {"fp16", "fp32"}, "int8": {"int8", "fp16", "fp32"}}[requested]
     return set(found) <= allowed and (requested != "int8" or found.get("int8", 0) > 0)
 
 
 def samples_csv(answer: Mapping[str, Any]) -> bytes:
-    """Raw samples: index, start after the begin of the loop and duration, ns."""
+    """Raw samples as CSV: index, start since the beginning of the loop, and duration, ns."""
     pairs = zip(answer["starts_ns"], answer["durations_ns"], strict=True)
     return csv_bytes(("index", "start_ns", "duration_ns"), ((index, *pair) for index, pair in enumerate(pairs)))

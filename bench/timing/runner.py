@@ -1,4 +1,4 @@
-"""Runs a plan: first the rows, each artifact in a process of its own, then the comparisons, two processes taking turns."""
+"""Runs a plan: first the rows, each artifact in its own process, then the comparisons, alternating between two processes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from octc.bench.timing.state import SLOW_MS, State, first_s, opened, warm_reques
 from octc.core.errors import OctcError
 from octc.machine.memory import memory_mib
 
-ROOM = 1.2  # times the memory that both processes were seen to need
-RELOADS = 5  # cycles where both do not fit
+ROOM = 1.2  # required free memory as a multiple of what both processes needed
+RELOADS = 5  # number of pairs if both processes do not fit into memory
 
 Durations = tuple[Sequence[int], Sequence[Snapshot]]
 
 
 @dataclass
 class Pool:
-    """Processes of the comparisons: open while a later comparison needs them. warmed: (artifact, scope) that is warm."""
+    """Processes of the comparisons, kept open while a later comparison needs them. warmed: (artifact, scope) after warm-up."""
 
     state: State
     workers: dict[str, tuple[Worker, ExitStack]] = field(default_factory=dict)
@@ -50,14 +50,14 @@ class Pool:
 
 
 def run_bench(state: State) -> None:
-    """Measure everything; an interruption is kept in `state.interrupted`, and what was finished stays."""
+    """Measure everything; an interruption is stored in `state.interrupted`, and finished results stay."""
     try:
         with _reading(state):
             state.first_c = state.look().temp_c
             measure_rows(state)
             _compare(state)
             load_again(state)
-    except KeyboardInterrupt as stopped:  # SIGTERM comes as one too
+    except KeyboardInterrupt as stopped:  # also raised on SIGTERM
         state.interrupted = stopped
         for row in state.plan.measured():
             state.rows.setdefault(row.id, broken_row(row, "incomplete"))
@@ -69,7 +69,7 @@ def run_bench(state: State) -> None:
 
 @contextmanager
 def _reading(state: State) -> Iterator[None]:
-    """Open what tells power and, where rows are long enough for it, read it meanwhile in a process of its own."""
+    """Open the power sources and, if rows are long enough, read them in a separate process meanwhile."""
     subjects = [s for s in state.plan.subjects if s.why_not is None]
     state.nvml = open_nvml() if any(on_gpu(s) for s in subjects) else None
     if not state.options.power or state.options.power_csv is not None:
@@ -107,7 +107,7 @@ def _compare(state: State) -> None:
 
 
 def _quickest(state: State, versus: Versus) -> str:
-    """Among the others the one with the smallest median; where none was measured the first."""
+    """The one of `others` with the smallest median; the first, if none was measured."""
     found = {name: state.rows.get(f"{name}-device-{state.options.batch or 1}") for name in versus.others}
     times = {name: row.p50 for name, row in found.items() if row is not None and row.p50 is not None}
     return min(times, key=times.__getitem__) if times else versus.others[0]
@@ -119,7 +119,7 @@ def _rows(state: State, versus: Versus, other: str) -> tuple[str, str]:
 
 
 def _why_none(state: State, name: str) -> str | None:
-    """A model whose outputs or precision are wrong has no speed."""
+    """Why no ratio is computed: the outputs or the precision of the artifact are wrong."""
     if name in state.failed:
         return f"{name}: {state.failed[name]}"
     wrong = {"output_mismatch", "precision_mismatch"}
@@ -152,7 +152,7 @@ def _label(subject: Subject) -> str:
 
 
 def _fits(state: State, pool: Pool, *subjects: Subject) -> bool:
-    """Whether the memory that is free holds those of the two that are not open yet."""
+    """Whether the processes that are not open yet fit into the free memory."""
     free = memory_mib("MemAvailable", state.root)
     peaks = []
     for subject in subjects:
@@ -184,7 +184,7 @@ def _ask_block(state: State, worker: Worker, subject: Subject, scope: str) -> Du
 
 
 def _block(state: State, pool: Pool, subject: Subject, scope: str) -> Block:
-    """Blocks of a process that stays open; warm before the first."""
+    """Blocks of a process that stays open, with warm-up before the first."""
     worker = pool.worker(subject)
     if (subject.id, scope) not in pool.warmed:
         _warm(state, worker, subject, scope, again=any(name == subject.id for name, _ in pool.warmed))
@@ -193,7 +193,7 @@ def _block(state: State, pool: Pool, subject: Subject, scope: str) -> Block:
 
 
 def _reloading(state: State, subject: Subject, scope: str) -> Block:
-    """Blocks of a process that is loaded and warmed anew for each."""
+    """Blocks with a newly loaded and warmed-up process for each."""
 
     def run() -> Durations:
         with opened(state, subject, state.options.batch or 1) as worker:

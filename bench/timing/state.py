@@ -1,4 +1,4 @@
-"""What a running bench knows so far; every part of the runner writes into it, and it is what an interruption saves."""
+"""The state of a running bench, updated by all parts of the runner and saved after an interruption."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from octc.machine.cpu import ROOT
 from octc.machine.host import Machine
 from octc.runtimes.golden import GoldenReport, require_golden
 
-OPEN_S = 900.0  # a large network on a slow box takes minutes to compile; longer than this it hangs
-SLOW_MS = 200.0  # a call that takes longer needs fewer of its kind
+OPEN_S = 900.0  # timeout for opening, seconds; a large network may compile for minutes on a slow device
+SLOW_MS = 200.0  # calls that take longer are repeated less often
 
 
 @dataclass
 class Facts:
-    """What opening an artifact told: times of every fresh process, ms; the engine's own facts; precisions it runs
-    in; the golden images, and the batch sizes that they were replayed with.
+    """Facts from opening an artifact: times of every process, ms; facts of the engine; precisions in use; results of the
+    golden images, and the batch sizes that they were replayed with.
     """
 
     import_ms: list[float] = field(default_factory=list)
@@ -43,21 +43,21 @@ class Facts:
 
     @property
     def cold_ms(self) -> list[float]:
-        """Import, load and first call together, of every fresh process."""
+        """Cold start of every process: import, load and first call, ms."""
         return [sum(times) for times in zip(self.import_ms, self.load_ms, self.first_ms, strict=True)]
 
 
 @dataclass
 class State:
-    """One bench.
+    """State of one bench.
 
     Attributes:
-        run_id: of this bench; names its report and its samples. started: UTC.
-        scratch: an empty folder of this process. logs: where the log of a crashed worker is kept.
-        tell: takes a line for people. step: called after every row and comparison.
-        sources: of power, those that answer here. meter: reads them while the bench runs. nvml: the GPU, where it is looked at.
-        pids: processes of this bench, which are no foreign load.
-        failed: artifact -> why nothing more of it is measured ("output_mismatch" or "incomplete").
+        run_id: id of this bench, in the names of its report and samples. started: start time, UTC.
+        scratch: temporary folder of this process. logs: folder for logs of crashed workers.
+        tell: prints a message. step: callback after every row and comparison.
+        sources: readable power sources. meter: reads them during the bench. nvml: the GPU, if it is monitored.
+        pids: processes of this bench, which do not count as other programs.
+        failed: artifact -> why it is not measured any more ("output_mismatch" or "incomplete").
     """
 
     plan: Plan
@@ -88,14 +88,14 @@ class State:
         return seen if self.nvml is None else replace(seen, gpu=self.nvml.look())
 
     def keep_log(self, log: Path) -> Path:
-        """A worker's log, out of the scratch folder."""
+        """Move a worker's log out of the scratch folder."""
         self.logs.mkdir(parents=True, exist_ok=True)
         kept = self.logs / f"bench-{self.run_id}-{log.name}"
         shutil.copyfile(log, kept)
         return kept
 
     def fail(self, subject: Subject, error: OctcError) -> None:
-        """Nothing more is measured of this artifact."""
+        """Record a failure: the artifact is not measured any more."""
         if subject.id in self.failed:
             return
         self.failed[subject.id] = "output_mismatch" if error.code in ("OCT-E506", "OCT-E508") else "incomplete"
@@ -105,10 +105,10 @@ class State:
 
 @contextmanager
 def opened(state: State, subject: Subject, batch: int) -> Iterator[Worker]:
-    """A fresh process with the artifact open; before the first one of a batch size is used, its golden images are replayed.
+    """A new process with the artifact open; the golden images are replayed once per batch size before use.
 
     Raises:
-        OctcError: what opening raises, E506 or E508 when this machine computes something else, E609 when the process died.
+        OctcError: errors of opening; E506, E508 the golden outputs differ on this machine; E609 the process died.
     """
     worker = Worker(subject.id, state.scratch, state.options.threads, state.keep_log)
     known = state.facts.setdefault(subject.id, Facts())
@@ -135,7 +135,7 @@ def opened(state: State, subject: Subject, batch: int) -> Iterator[Worker]:
             known.first_ms.append(answer["first_inference_ms"])
         yield worker
         worker.close()
-    except OctcError as error:  # the worker was given the whole path; people gave their own
+    except OctcError as error:  # the worker got the absolute path; errors show the user's path
         raise _with_own_path(error, subject.found.folder) from error
     finally:
         worker.kill()
@@ -149,12 +149,12 @@ def _with_own_path(error: OctcError, folder: Path) -> OctcError:
 
 
 def warm_request(state: State, slow: bool) -> dict[str, Any]:
-    """The part of a message that says how to warm up; before blocks a slow model is called less often."""
+    """The warm-up parameters of a request; before blocks a slow model gets fewer calls."""
     profile = state.options.profile
     least = min(10, profile.warm_least) if slow else profile.warm_least
     return {"warm_least": least, "warm_most": profile.warm_most, "warm_s": profile.warm_s}
 
 
 def first_s(state: State, subject: Subject) -> float:
-    """How long the slowest first call took, seconds; what a time limit is reckoned from."""
+    """Time of the slowest first call, seconds; timeouts are derived from it."""
     return max(state.facts[subject.id].first_ms, default=1000.0) / 1e3

@@ -1,4 +1,4 @@
-"""Latency of several engines on one machine, visited in turns: what slows the machine for a while slows all of them."""
+"""Latency of several engines in interleaved rounds, so that a temporary slowdown of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from octc.bench.timing.load_generator import block
 from octc.core.progress import LogReporter, Reporter
 
 Network = Callable[[npt.NDArray[np.uint8]], object]
-ROUNDS, SECONDS, IMAGES = 7, 0.3, 8  # rounds, the time of a visit, and how many images take turns
+ROUNDS, SECONDS, IMAGES = 7, 0.3, 8  # rounds, seconds per visit, images in rotation
 
 
 def medians(
@@ -23,12 +23,12 @@ def medians(
     rounds: int = ROUNDS,
     seconds: float = SECONDS,
 ) -> list[float]:
-    """The median time of one image, ms, of each network: batch 1, interleaved rounds (docs/measurement.md, section 12).
+    """The median latency per image of each network, ms: batch 1, interleaved rounds (docs/measurement.md, section 12).
 
     Args:
-        networks: each takes uint8 [1, C, S, S]. images: uint8 [N, C, S, S], of which the first 8 take turns.
-        rounds: visits of each network. seconds: of a visit, at least; its first call is not counted, for it finds the caches
-            of the network before.
+        networks: callables on uint8 [1, C, S, S]. images: uint8 [N, C, S, S]; the first 8 are used in rotation.
+        rounds: visits of each network. seconds: minimum duration of a visit; its first call is not counted, because the caches
+            still hold the previous network.
     """
     times: list[list[float]] = [[] for _ in networks]
     few = [np.array(images[i : i + 1]) for i in range(min(IMAGES, len(images)))]

@@ -1,4 +1,4 @@
-"""The verdict of `octc verify` that is printed beside every speed: of the same files, or none."""
+"""The stored verdict of `octc verify` to print with every speed; it must be about the same files."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from octc.store.verdicts import FILE, MARK, headline, is_exploratory, on_test, r
 
 WORDS = ("equivalent", "non_inferior", "inconclusive", "inferior", "fail", "golden_only")
 NONE = "not_verified"
-REFERENCE = "reference"  # it was measured beside the others as what they are compared with
+REFERENCE = "reference"  # the artifact is the reference of the comparison
 
 
 @dataclass(frozen=True)
 class Stored:
-    """The word of a stored verdict, and whether it was not planned."""
+    """A stored verdict, and whether it is exploratory."""
 
     word: str
     exploratory: bool = False
 
     @property
     def shown(self) -> str:
-        """For people: "non inferior (exploratory)"."""
+        """As text: "non inferior (exploratory)"."""
         return self.word.replace("_", " ") + (MARK if self.exploratory else "")
 
 
 def stored_verdict(found: Found) -> Stored:
-    """What was found on the test set, else on the golden images, if verify.json is about these very files; "reference" for
-    what another artifact beside it was compared with; else "not_verified".
+    """The verdict on the test set, else on the golden images, if verify.json is about the same files; "reference" for the
+    reference of another artifact's verdict; else "not_verified".
 
-    What was shown on the select set chose the artifact, and says nothing here.
+    Verdicts on the validation set do not count here, because that set was used to choose the artifact.
     """
     mine = artifact_sha256(found.folder)
     known = headline(_read(found.folder, mine), ("test", "golden"))
@@ -44,7 +44,7 @@ def stored_verdict(found: Found) -> Stored:
 
 
 def _read(folder: Path, sha256: str) -> dict[str, Any] | None:
-    """A stored verdict; none where a newer octc wrote it: minutes of timing are not lost for that."""
+    """Read a stored verdict; None if a newer octc wrote it, so that the bench does not fail after minutes."""
     try:
         return read_verdict(folder, sha256)
     except OctcError:
@@ -52,7 +52,7 @@ def _read(folder: Path, sha256: str) -> dict[str, Any] | None:
 
 
 def _is_reference(found: Found, sha256: str) -> bool:
-    """Whether an artifact beside this one was compared with it on the test set."""
+    """Whether another artifact in the same folder was compared with this one on the test set."""
     around = found.folder.parent if found.folder.name else found.folder.resolve().parent
     for path in sorted(around.glob(f"*/{FILE}")):
         manifest = path.parent / MANIFEST

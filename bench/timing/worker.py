@@ -1,7 +1,7 @@
-"""The child of a bench: one fresh process that opens one artifact and times it. JSON lines in and out, nothing else.
+"""The worker process of a bench: opens one artifact and times it. It communicates by JSON lines.
 
-Commands: open, golden, warm, row, block, rate. An answer is one line; a row also says `timing` and `timed`, so that the
-parent looks at the machine while, and only while, the timed loop runs. The process ends when its parent does.
+Commands: open, golden, warm, row, block, rate. A reply is one line; a row also sends `timing` and `timed`, so that the parent
+monitors the machine only during the timed loop. The process ends when its parent does.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 @dataclass
 class Bench:
-    """What the process holds. `before_mib`: its largest size before the runtime was imported."""
+    """State of the process. before_mib: its peak memory before the engine was imported."""
 
     say: Callable[[dict[str, Any]], None]
     folder: Path
@@ -63,7 +63,7 @@ class Bench:
     read_ms: float | None = None
     inputs: list[UInt8] = field(default_factory=list)
     parts: Parts = field(default_factory=Parts)
-    served: int = 0  # queries of all blocks so far: the rotation of the inputs goes on from block to block
+    served: int = 0  # queries of all blocks so far; the rotation of inputs continues across blocks
 
     @property
     def model(self) -> Runtime:
@@ -73,7 +73,7 @@ class Bench:
 
 
 def main() -> None:
-    """Answer the lines of stdin until it ends."""
+    """Execute the commands on stdin until it ends."""
     answers = _private_stdout()
     _end_with_parent()
     if os.environ.get("OCTC_OFFLINE") == "1":
@@ -98,14 +98,14 @@ def main() -> None:
 
 
 def _private_stdout() -> BinaryIO:
-    """The pipe to the parent; what libraries print goes to stderr instead."""
+    """The pipe to the parent; output of libraries is redirected to stderr."""
     kept = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(kept, "wb")
 
 
 def _end_with_parent() -> None:
-    """Where Linux can do it: die with the parent, whatever kills that."""
+    """On Linux: end with the parent process, however it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
         if os.getppid() == 1:
@@ -120,7 +120,7 @@ def _start(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> Be
 
 
 def _open(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
-    """Import the engine, load, and run once."""
+    """Import the engine, load the artifact, and run it once."""
     start = time.perf_counter_ns()
     for module in TARGETS[bench.artifact.target].needs:
         need(module)
@@ -140,7 +140,7 @@ def _open(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _golden(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
-    model = in_batches(bench.model, bench.batch)  # a larger batch would count as this artifact's memory
+    model = in_batches(bench.model, bench.batch)  # a larger batch would increase the measured memory
     return dataclasses.asdict(check_golden(bench.folder, bench.artifact, model))
 
 
@@ -163,17 +163,17 @@ def _warm(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
-    """Warm-up, timed loop, memory, and then the outputs that were kept against an untimed run."""
+    """Warm up, run the timed loop, read the memory, and compare the kept outputs with an untimed run."""
     query = _query(bench, request)
     warmed = _warmed(query, request)
     bench.parts.clear()
     keep = choose_kept(request["min_queries"], request["seed"])
-    time.sleep(request["idle_s"])  # what the machine draws when it waits
+    time.sleep(request["idle_s"])  # for idle power
     bench.say({"event": "timing"})
     limits = Limits(request["duration_s"], request["min_queries"], request["max_duration_s"])
     begin = time.monotonic_ns()
     timed = timed_loop(query, limits, keep)
-    loop_ns = (begin, time.monotonic_ns())  # of the clock that power is read by, whenever the parent hears of it
+    loop_ns = (begin, time.monotonic_ns())  # on the clock of the power readings
     bench.say({"event": "timed"})
     peak = rss_peak_mib()
     parts = {name: list(times) for name, times in bench.parts.times.items()} if request["scope"] == "end_to_end" else {}
@@ -210,7 +210,7 @@ def _block(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rate(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
-    """A short run for the choice of a batch: images per second."""
+    """A short run to choose the batch size: images per second."""
     query = _query(bench, request)
     for number in range(3):
         query(number)

@@ -56,14 +56,14 @@ from octc.schemas.configuration import Settings, bool_of, config_option, read_se
 
 SCHEMA = "1.0"
 DATA_KEYS = keys_of(DataOptions)
-ENDED = {INTERRUPTED: "interrupted", TERMINATED: "terminated", HUNG_UP: "hung up"}  # exit code -> what is said of it
+ENDED = {INTERRUPTED: "interrupted", TERMINATED: "terminated", HUNG_UP: "hung up"}  # exit code -> message
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its words, the function that is it (module:function, imported when it is called), one line of help.
+    """A command: its name, its function (module:function, imported when it is called), one line of help.
 
-    words: its only argument, a list that takes every word where no option is among them; "" where it has others.
+    words: name of its only argument, a list that takes all words if no option is given; "" if it has other arguments.
     """
 
     name: str
@@ -74,91 +74,105 @@ class Command:
 
 GROUPS = {
     "train": "Train a teacher, then its student.",
-    "data": "Fetch, check, split and draw data sets; read volumes.",
-    "runs": "What was trained on this machine.",
+    "data": "Fetch, check, split and generate data sets; read volumes.",
+    "runs": "Runs that were trained on this machine.",
     "artifact": "Sign artifacts, check who signed them, list their licences.",
-    "weights": "Checkpoints that other programs wrote.",
-    "config": "Show, begin and check the configuration.",
+    "weights": "Convert checkpoints of other programs.",
+    "config": "Show, create and check the configuration.",
 }
-# in the order of the help: from the data to what runs on the box
+# in the order of the help: from the data to the device
 COMMANDS = (
-    Command("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to resolve the rest."),
-    Command("list", "octc.cli.list:list_", "Models, data sets, recipes and runs, and what is missing for each."),
-    Command("data list", "octc.cli.data:list_", "Known data sets, and which of them are on this machine."),
-    Command("data check", "octc.cli.data:check", "Counts, unreadable files, duplicates, patients across splits."),
+    Command("doctor", "octc.cli.doctor:doctor", "Check what this machine can run, and how to get what is missing."),
+    Command("list", "octc.cli.list:list_", "List models, data sets, recipes and runs, with what is missing for each."),
+    Command("data list", "octc.cli.data:list_", "List known data sets, and which of them are on this machine."),
+    Command("data check", "octc.cli.data:check", "Check a data set for unreadable files, duplicates and leakage."),
     Command("data audit", "octc.cli.data:check", "The same as octc data check."),
-    Command("data patients", "octc.cli.data_patients:patients", "Whose the images are, by a rule that you state."),
-    Command("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its checksum and unpack it."),
-    Command("data synthetic", "octc.cli.data:phantom", "Draw synthetic B-scans."),
     Command(
-        "data paired-synthetic", "octc.cli.data_paired:paired_phantom", "Draw synthetic OCT and fundus images of the same eyes."
+        "data patients", "octc.cli.data_patients:patients", "Show which patient each image belongs to, by a rule that you give."
     ),
+    Command("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, verify its checksum and unpack it."),
+    Command("data synthetic", "octc.cli.data:phantom", "Generate synthetic B-scans."),
     Command(
-        "data volume", "octc.cli.data_volume:volume", "What a DICOM or maker's volume holds, and where each fact comes from."
+        "data paired-synthetic",
+        "octc.cli.data_paired:paired_phantom",
+        "Generate synthetic OCT and fundus images of the same eyes.",
     ),
-    Command("data convert", "octc.cli.data_volume:convert", "Write a volume as OPT DICOM or pictures, without identity."),
-    Command("data synthetic-volumes", "octc.cli.data_volume:synthetic_volumes", "Draw synthetic volumes in clinics' formats."),
+    Command("data volume", "octc.cli.data_volume:volume", "Show the content of a DICOM or vendor volume, with sources."),
+    Command("data convert", "octc.cli.data_volume:convert", "Write a volume as OPT DICOM or images, without patient identity."),
+    Command(
+        "data synthetic-volumes", "octc.cli.data_volume:synthetic_volumes", "Generate synthetic volumes in clinical formats."
+    ),
     Command(
         "data split",
         "octc.cli.data_split:split",
         "Show the split of a run (by patient, where known), or the folds of a cross-validation.",
     ),
-    Command("data overlap", "octc.cli.licences:overlap", "Images that two data sets share."),
-    Command("data stats", "octc.cli.data_split:stats", "Counts, sizes, mean and deviation of the training pixels."),
-    Command("train teacher", "octc.cli.train:teacher", "Train the large network of a recipe."),
-    Command("train student", "octc.cli.train:student", "Distil the teacher into the small network, then quantisation-aware."),
+    Command("data overlap", "octc.cli.licences:overlap", "Find images that two data sets share."),
+    Command("data stats", "octc.cli.data_split:stats", "Show image counts, sizes, mean and std of the training pixels."),
+    Command("train teacher", "octc.cli.train:teacher", "Train the large network (teacher) of a recipe."),
+    Command("train student", "octc.cli.train:student", "Distil the teacher into a small network, then fine-tune it for INT8."),
     Command(
-        "train retnet-teacher", "octc.cli.train:eye_teacher", "Train a teacher of OCT or fundus images, several labels each."
+        "train retnet-teacher",
+        "octc.cli.train:eye_teacher",
+        "Train a teacher on OCT or fundus images with several labels each.",
     ),
-    Command("train retnet-student", "octc.cli.train:eye_student", "Distil it into a student of the other modality."),
+    Command("train retnet-student", "octc.cli.train:eye_student", "Distil that teacher into a student for the other modality."),
     Command("search", "octc.cli.search:search", "Find the fastest student within a budget that is as good as the best."),
-    Command("simplify", "octc.cli.simplify:simplify", "Make a trained student simpler: activation, squeeze-excite, channels."),
-    Command("eval", "octc.cli.eval:evaluate", "Evaluate a run on its validation or test part: tables, figures, intervals."),
-    Command("compare", "octc.cli.compare:compare", "Two runs, artifacts or tables of predictions on the same images."),
-    Command("export", "octc.cli.export:export", "Write ONNX, OpenVINO, LiteRT and TensorRT artifacts of a run."),
-    Command("import", "octc.cli.import_:import_", "Make an artifact of a network that was trained elsewhere."),
-    Command("weights convert", "octc.cli.weights:convert", "Write a checkpoint of another program as safetensors."),
-    Command("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by what INT8 costs each."),
-    Command("ptq", "octc.cli.ptq:ptq", "Compare PTQ engines on one checkpoint."),
-    Command("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
-    Command("abstain", "octc.cli.abstain:abstain", "Prediction sets and a risk to keep, stored in artifacts."),
-    Command("threshold", "octc.cli.threshold:threshold", "Operating points and a share to refer, stored in artifacts."),
-    Command("verify", "octc.cli.verify:verify", "Test that an artifact is not inferior to its reference."),
-    Command("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
-    Command("choose", "octc.cli.choose:choose", "Name one file to deploy, and why."),
-    Command("report", "octc.cli.report:report", "One page about a run: verdicts, figures, latencies, model card."),
-    Command("dossier", "octc.cli.dossier:dossier", "What changed between two artifacts, what was tested, what is not known."),
+    Command("simplify", "octc.cli.simplify:simplify", "Simplify a trained student: activations, squeeze-excite, channels."),
+    Command("eval", "octc.cli.eval:evaluate", "Evaluate a run on its validation or test set: tables, figures, intervals."),
+    Command("compare", "octc.cli.compare:compare", "Compare two runs, artifacts or prediction tables on the same images."),
+    Command("export", "octc.cli.export:export", "Export a run as ONNX, OpenVINO, LiteRT and TensorRT artifacts."),
+    Command("import", "octc.cli.import_:import_", "Make an artifact from a network that was trained elsewhere."),
+    Command("weights convert", "octc.cli.weights:convert", "Convert a checkpoint of another program to safetensors."),
+    Command("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by their sensitivity to INT8."),
+    Command("ptq", "octc.cli.ptq:ptq", "Compare post-training quantisation (PTQ) engines on one checkpoint."),
+    Command(
+        "lint", "octc.cli.lint:lint", "Check an ONNX graph for nodes that an engine rejects, runs in float or scales wrongly."
+    ),
+    Command("abstain", "octc.cli.abstain:abstain", "Fit prediction sets or a risk limit, and store them in artifacts."),
+    Command("threshold", "octc.cli.threshold:threshold", "Choose thresholds or a referral rate, and store them in artifacts."),
+    Command("verify", "octc.cli.verify:verify", "Test that an artifact is non-inferior to its reference."),
+    Command("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size of artifacts."),
+    Command("choose", "octc.cli.choose:choose", "Name the artifact to deploy, and why."),
+    Command("report", "octc.cli.report:report", "Write a report of a run: verdicts, figures, latencies, model card."),
+    Command(
+        "dossier", "octc.cli.dossier:dossier", "List what changed between two artifacts, what was tested, what is unknown."
+    ),
     Command("artifact sign", "octc.cli.artifact:sign", "Sign artifacts with an Ed25519 key."),
     Command("artifact verify", "octc.cli.artifact:verify", "Check checksums and signatures of artifacts."),
-    Command("artifact licences", "octc.cli.licences:licences", "Licences of an artifact's data, weights and teachers."),
+    Command(
+        "artifact licences", "octc.cli.licences:licences", "List the licences of an artifact's data, weights and teachers."
+    ),
     Command("predict", "octc.cli.predict:predict", "Classify images and volumes with an artifact.", words="inputs"),
     Command("results", "octc.cli.results:results", "Summarise, filter and compare the rows that octc predict --out wrote."),
-    Command("serve", "octc.cli.serve:serve", "Serve artifacts: KServe v2 (REST, gRPC), files, DICOM, a watched folder."),
-    Command("serve-config", "octc.cli.serve:serve_config", "Write a model repository for a server (triton)."),
-    Command("monitor", "octc.cli.monitor:monitor", "Test on the box whether what it sees and answers has drifted."),
-    Command("runs list", "octc.cli.runs:list_runs", "Runs, newest first, and what is missing for each."),
-    Command("runs show", "octc.cli.runs:show", "One run: what it was made of, its stages, its artifacts."),
+    Command("serve", "octc.cli.serve:serve", "Serve artifacts: KServe v2 (REST, gRPC), file upload, DICOM, a watched folder."),
+    Command("serve-config", "octc.cli.serve:serve_config", "Write a model repository for another server (Triton)."),
+    Command("monitor", "octc.cli.monitor:monitor", "Test on the device whether inputs or predictions have drifted."),
+    Command("runs list", "octc.cli.runs:list_runs", "List runs, newest first, with what is missing for each."),
+    Command("runs show", "octc.cli.runs:show", "Show one run: its inputs, stages and artifacts."),
     Command("runs prune", "octc.cli.prune:prune", "List unfinished runs and leftovers; delete them with --yes."),
-    Command("config show", "octc.cli.config:show", "Every key with the value that counts here, and its origin."),
-    Command("config init", "octc.cli.config:init", "Write a configuration file to begin with."),
+    Command("config show", "octc.cli.config:show", "Show every configuration key with its value and origin."),
+    Command("config init", "octc.cli.config:init", "Write a configuration file as a template."),
     Command("config validate", "octc.cli.config:validate", "Check the configuration without running anything."),
-    Command("explain", "octc.cli.explain:explain", "What a code or a word of a verdict means, and what to do."),
+    Command("explain", "octc.cli.explain:explain", "Explain an error code or a term of a verdict, and what to do."),
     Command("completion", "octc.cli.completion:completion", "Print the completion script of a shell."),
 )
 
 Option = typer.Option
 COMMON: dict[str, tuple[Any, Any]] = {
-    "json": (Annotated[bool, Option("--json", help="One JSON document on stdout")], False),
-    "quiet": (Annotated[bool, Option("--quiet", "-q", help="Only warnings and errors on stderr")], False),
+    "json": (Annotated[bool, Option("--json", help="Print one JSON document to stdout")], False),
+    "quiet": (Annotated[bool, Option("--quiet", "-q", help="Print only warnings and errors to stderr")], False),
     "verbose": (
-        Annotated[int, Option("--verbose", "-v", count=True, show_default=False, help="More log; -vv adds tracebacks")],
+        Annotated[
+            int, Option("--verbose", "-v", count=True, show_default=False, help="More log messages; -vv adds tracebacks")
+        ],
         0,
     ),
-    "no_color": (Annotated[bool, Option("--no-color", help="No colour")], False),
+    "no_color": (Annotated[bool, Option("--no-color", help="Print without colour")], False),
     "offline": (Annotated[bool, Option("--offline", help="Refuse every network connection")], False),
     "config": (Annotated[str | None, Option("--config", metavar="FILE", help="Configuration file (TOML)")], None),
-    "run_dir": (Annotated[str | None, Option("--run-dir", metavar="DIR", help="Where runs lie and go (./runs)")], None),
-    "data": (Annotated[str | None, Option("--data", metavar="DIR", help="Root of the data set")], None),
+    "run_dir": (Annotated[str | None, Option("--run-dir", metavar="DIR", help="Folder of the runs (./runs)")], None),
+    "data": (Annotated[str | None, Option("--data", metavar="DIR", help="Root folder of the data set")], None),
 }
 
 
@@ -174,7 +188,7 @@ def _imported(entry: Command) -> Callable[..., int]:
 
 
 def call_plainly(entry: Command, words: Sequence[str], old_names: Sequence[OldName] = ()) -> int:
-    """A command of words without an option, called as the parser would call it, which takes a tenth of a second to build."""
+    """Call a command without options directly; building the parser would take a tenth of a second."""
     function = _imported(entry)
     values = {one.name: one.default for one in _own(function)} | {entry.words: list(words)}
     shared = {key: default for key, (_, default) in COMMON.items()}
@@ -182,15 +196,15 @@ def call_plainly(entry: Command, words: Sequence[str], old_names: Sequence[OldNa
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a function, read without its defaults: Python 3.10 makes a type with None of each default None,
-    and hashes Typer's objects for it, which cannot be hashed."""
+    """The annotations of a function, read without its defaults: Python 3.10 wraps a parameter with default None into
+    Optional, and hashes Typer's objects for it, which are not hashable."""
     seen = SimpleNamespace(__annotations__=function.__annotations__)
     return get_type_hints(seen, globalns=function.__globals__, include_extras=True)
 
 
 def command_of(function: Callable[..., int], name: str) -> Callable[..., int]:
     """`function(session, ...)` as a command: the same options plus the common ones, inside the error boundary."""
-    own = sorted(_own(function), key=lambda parameter: parameter.name in DATA_KEYS)  # how data are read comes last
+    own = sorted(_own(function), key=lambda parameter: parameter.name in DATA_KEYS)  # options for reading data come last
     common = [
         inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
         for key, (kind, default) in COMMON.items()
@@ -245,7 +259,7 @@ def _typed_default(one: Field[Any]) -> Any:
 
 
 def _limited(kind: Any) -> Any:
-    """A parameter's type, where it has a `OneOf` as a type that allows these words alone."""
+    """A parameter's type; a `OneOf` in its annotation becomes a Literal of the allowed words."""
     more = getattr(kind, "__metadata__", ())
     words = [one.words for one in more if isinstance(one, OneOf)]
     if not words:
@@ -256,7 +270,7 @@ def _limited(kind: Any) -> Any:
 
 
 def _annotated(kind: Any, one: Field[Any]) -> Any:
-    """A field's type with its option. A Path is checked by whoever reads it."""
+    """A field's type with its option. The reader of a Path checks that it exists."""
     shown = one.metadata
     if shown[CHOICES]:
         kind = one_of(shown[CHOICES], optional=one.default is None)
@@ -281,13 +295,13 @@ def _stored(value: Any, one: Field[Any]) -> Any:
 
 
 def one_of(choices: Sequence[str], *, optional: bool = False) -> Any:
-    """The type of a text that is one of these, known only when the command is loaded."""
+    """A Literal type of choices that are known only when the command is loaded."""
     kind = Literal[tuple(choices)]  # type: ignore[valid-type]
     return kind | None if optional else kind
 
 
 def plain_hint(kind: Any) -> Any:
-    """A parameter's type with what `Annotated` says of it. Python 3.10 wraps it into Optional where the default is None."""
+    """A parameter's Annotated type. Python 3.10 wraps it into Optional where the default is None."""
     inner = [one for one in get_args(kind) if get_origin(one) is Annotated]
     return inner[0] if len(inner) == 1 and get_origin(kind) in (Union, UnionType) else kind
 
@@ -308,7 +322,7 @@ def _call(function: Callable[..., int], values: dict[str, Any], given: set[str],
             raise OctcError("OCT-E104", text, hint=f"octc {session.command} --help", place=option)
         name = config_option(section, key)
         configured = None if name is None else session.settings.get(section, {}).get(name)
-        if key in DATA_KEYS:  # of a data set, whatever reads it; one rule of patients replaces another one
+        if key in DATA_KEYS:  # section "data" for every command; a patient rule on the command line replaces a configured one
             replaced = key in WHOSE and given.intersection(WHOSE)
             configured = None if replaced else session.settings.get("data", {}).get(key)
         origin = "flag" if key in given else "default"
@@ -336,14 +350,14 @@ def apply_settings(session: Session, shared: dict[str, Any], settings: Settings)
     session.offline = shared["offline"] or bool(bool_of(settings, "offline"))
     if shared["run_dir"] is None and "dir" in settings.get("run", {}):
         session.run_dir = Path(settings["run"]["dir"][0])
-    for key, (value, _) in settings.get("artifact", {}).items():  # every reader asks the environment, in children too
+    for key, (value, _) in settings.get("artifact", {}).items():  # all readers use the environment; child processes inherit it
         os.environ[f"OCTC_ARTIFACT__{key.upper()}"] = str(value)
     if "root" in settings.get("data", {}):
         os.environ.setdefault("OCTC_DATA", str(settings["data"]["root"][0]))
 
 
 def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int], old_names: Sequence[OldName] = ()) -> int:
-    """Run `work` inside the error boundary; the exit code. old_names: by which it was called."""
+    """Run `work` inside the error boundary and return the exit code. old_names: deprecated names that were used."""
     session = open_session(name, shared)
     _start_log(session.verbose)
     error: OctcError | None = None
@@ -362,7 +376,7 @@ def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int], o
         code = ended.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except Exception as caught:  # the boundary: everything else becomes a sorted error
+    except Exception as caught:  # the error boundary: every other exception becomes an OctcError
         error = sort_error(caught, name)
         code = error.exit_code
         if session.verbose >= 2:
@@ -382,7 +396,7 @@ def close(session: Session, code: int, error: OctcError | None) -> int:
 
 
 def envelope(session: Session, code: int, error: OctcError | None) -> dict[str, Any]:
-    """The one document of `--json`."""
+    """The JSON envelope that `--json` prints."""
     words = {0: "ok", 1: "gate_failed", **dict.fromkeys(ENDED, "interrupted")}
     value: dict[str, Any] = {
         "schema_version": SCHEMA,
@@ -400,14 +414,14 @@ def envelope(session: Session, code: int, error: OctcError | None) -> dict[str, 
 
 
 class _Shown(logging.Formatter):
-    """What a record holds (a file name, a message of another library) as a terminal may have it."""
+    """Escapes control characters in log records (file names, messages of other libraries)."""
 
     def format(self, record: logging.LogRecord) -> str:
         return shown(super().format(record))
 
 
 class _Stderr(logging.Handler):
-    """Writes to what stderr is at that time: a program that calls octc may have changed or closed it since."""
+    """Writes to the current sys.stderr: a program that calls octc may have replaced or closed it since."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -417,7 +431,7 @@ class _Stderr(logging.Handler):
 
 
 def _start_log(verbose: int) -> None:
-    """The log of octc goes to stderr; dependencies are heard from -v on."""
+    """Send the log of octc to stderr, at the level of -v."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logger = logging.getLogger("octc")
     logger.setLevel(level)
@@ -431,8 +445,8 @@ def _start_log(verbose: int) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated and SIGHUP HungUp, so that `finally` and whoever saves on KeyboardInterrupt get their turn. A
-    SIGHUP that is ignored (nohup) stays so."""
+    """Raise Terminated on SIGTERM and HungUp on SIGHUP, so that `finally` blocks and handlers of KeyboardInterrupt run. An
+    ignored SIGHUP (nohup) stays ignored."""
 
     def stop(number: int, _frame: Any) -> None:
         raise HungUp if number == signal.SIGHUP else Terminated
@@ -440,7 +454,7 @@ def _terminable() -> Iterator[None]:
     numbers = [signal.SIGTERM, *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else [])]
     try:
         before = {number: signal.signal(number, stop) for number in numbers}
-    except ValueError:  # not in the main thread: somebody else owns the signals
+    except ValueError:  # not in the main thread: signal handlers cannot be set here
         yield
         return
     try:

@@ -10,8 +10,8 @@ from typing import NoReturn
 
 
 def end_at_once(code: int) -> NoReturn:
-    """End the process: what is registered for its end is done, streams are flushed, and modules and engines are not taken
-    apart, which frees what the system frees anyway. Where another thread is at work, Python waits for it as always."""
+    """End the process: run the registered exit handlers and flush the streams, but skip the teardown of modules and engines,
+    whose memory the system frees anyway. If another thread is running, exit normally, so that Python waits for it."""
     others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
     if others or threading.current_thread() is not threading.main_thread():
         sys.exit(code)

@@ -1,4 +1,4 @@
-"""How a failure is shown: its lines on stderr, its JSON, its exit code. Anything that is not OctcError is sorted here."""
+"""How a failure is shown: text on stderr, JSON, exit code. Other exceptions become an OctcError here."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class HungUp(Terminated):
 
 
 def sort_error(error: BaseException, command: str) -> OctcError:
-    """Any exception as an OctcError: what the machine lacks by name (also where it was taken for a damaged file), what is not
-    installed with its pip line, the rest as OCT-E999 with a trace file."""
+    """Convert any exception to an OctcError: a lack of memory, disk or permission by its name (also if it was first reported as
+    a damaged file), a missing package with its pip command, anything else as OCT-E999 with a trace file."""
     if isinstance(error, Several):
         return Several([sort_error(one, command) for one in error.errors])
     if (fault := fault_of(error, error.place if isinstance(error, OctcError) else None)) is not None:
@@ -69,7 +69,7 @@ def _file(error: OSError) -> str | None:
 
 
 def _gone(error: FileNotFoundError) -> Path | None:
-    """The uppermost folder of a file's path that is not there; None where the file alone is missing."""
+    """The uppermost missing folder of a file's path; None if only the file is missing."""
     if error.filename is None:
         return None
     lacking = [folder for folder in Path(str(error.filename)).absolute().parents if not folder.is_dir()]
@@ -77,7 +77,7 @@ def _gone(error: FileNotFoundError) -> Path | None:
 
 
 def write_trace(error: BaseException, command: str) -> str | None:
-    """Write the traceback (no local variables) to a file of its own; its path, or None where none can be written."""
+    """Write the traceback (without local variables) to a new file; return its path, or None if it cannot be written."""
     head = [
         f"octc {command}\n",
         f"python {platform.python_version()} on {platform.platform()}\n",
@@ -93,13 +93,13 @@ def write_trace(error: BaseException, command: str) -> str | None:
 
 
 def loaded_versions() -> list[str]:
-    """Name and version of the libraries that are loaded and matter."""
+    """Name and version of the relevant libraries that are loaded."""
     names = ("numpy", "scipy", "PIL", "torch", "timm", "onnx", "onnxruntime", "openvino")
     return [f"{name} {getattr(sys.modules[name], '__version__', '?')}" for name in names if name in sys.modules]
 
 
 def error_text(error: OctcError, colour: bool) -> str:
-    """The lines of a failure: what, where, why, help. Several problems follow each other."""
+    """The text of a failure: message, place, cause, help. Several problems are listed one after the other."""
     if isinstance(error, Several):
         return "".join(error_text(one, colour) for one in error.errors)
     head = f"error[{error.code}]"
@@ -113,7 +113,7 @@ def error_text(error: OctcError, colour: bool) -> str:
 
 
 def error_json(error: OctcError) -> dict[str, Any]:
-    """`error` of the JSON envelope. A place of two parts ("file  field") is a path and a field."""
+    """`error` of the JSON envelope. A place of two parts ("file  field") is split into path and field."""
     path, _, named = (error.place or "").partition("  ")
     if path.startswith("--"):
         path, named = "", path
@@ -131,11 +131,11 @@ def error_json(error: OctcError) -> dict[str, Any]:
 
 
 def usage_error(error: Any, command: str) -> OctcError:
-    """What the option parser refused, as OCT-E101 (unknown word) or OCT-E104 (value), with the nearest word.
+    """Convert a usage error of the option parser to OCT-E101 (unknown name) or OCT-E104 (value), with the nearest valid name.
 
-    `error` is the parser's own exception: `format_message()`, and where they apply `option_name`, `param` and `ctx`.
+    `error` is the parser's exception: it has `format_message()`, and if they apply `option_name`, `param` and `ctx`.
     """
-    text = str(error.format_message()).strip().rstrip(".").replace("Value error, ", "")  # a word of the parser's own
+    text = str(error.format_message()).strip().rstrip(".").replace("Value error, ", "")  # prefix of the parser
     option = getattr(error, "option_name", None)
     context = getattr(error, "ctx", None)
     shown = f"octc {command} --help".replace("  ", " ")
@@ -149,7 +149,7 @@ def usage_error(error: Any, command: str) -> OctcError:
 
 
 def unknown_word(kind: str, word: str, known: list[str], hint: str) -> OctcError:
-    """OCT-E101 with the nearest valid word."""
+    """OCT-E101 with the nearest valid name."""
     near = get_close_matches(word, known, n=1, cutoff=0.5)
     help_text = f"did you mean `{near[0]}`?   (all: {hint})" if near else hint
     return OctcError("OCT-E101", f"unknown {kind} {word!r}", hint=help_text, place=word if kind == "option" else None)

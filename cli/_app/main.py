@@ -20,13 +20,13 @@ from octc.core.deprecated import COMMAND, OLD_NAMES, OPTION, OldName
 from octc.core.errors import OctcError
 from octc.machine.memory import spare_space
 
-# common options without a value may stand before the command too
+# common options without a value may also come before the command
 MOVABLE = ("--json", "--quiet", "-q", "--verbose", "-v", "-vv", "--no-color", "--offline")
 ALIASES = {"split": "data split"}
-BARE = {"--resume": "newest"}  # options whose value may be left out, and what that means
-ABOUT = """Compress a retinal OCT classifier for the edge and test that the small one is not inferior to the big one.
+BARE = {"--resume": "newest"}  # options whose value may be omitted -> the default
+ABOUT = """Compress a retinal OCT classifier for edge devices, and test that the small network is not inferior to the large one.
 
-Every command explains itself: octc COMMAND --help"""
+Help for a command: octc COMMAND --help"""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -35,7 +35,7 @@ def run() -> None:
     prepare_streams()
     spare_space(os.environ)
     quick = sys.argv[1:2] == ["predict"]
-    if quick:  # else the collector goes through all that is imported hundreds of times, and finds nothing
+    if quick:  # the garbage collector would otherwise scan all imports hundreds of times in vain
         gc.set_threshold(20_000, 50, 100)
     try:
         check_stdout()
@@ -44,7 +44,7 @@ def run() -> None:
         code = BROKEN_PIPE
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except Exception as caught:  # outside of any command: the disk behind stdout is full, for example
+    except Exception as caught:  # outside any command, for example if the disk behind stdout is full
         error = sort_error(caught, "octc")
         tell(error_text(error, colour=False))
         code = error.exit_code
@@ -55,8 +55,8 @@ def run() -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run a command line; the exit code."""
-    if "_OCTC_COMPLETE" in os.environ:  # the shell asks what could follow; the words so far are in another variable
+    """Run a command line and return the exit code."""
+    if "_OCTC_COMPLETE" in os.environ:  # a completion request of the shell; another variable contains the words typed so far
         words = os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", "")).split()[1:]
         return _parse(_app(_chosen(list(words))), [], list(words))
     arguments, old_names = _renamed(_arranged(list(words)))
@@ -69,15 +69,15 @@ def main(words: Sequence[str]) -> int:
         if chosen.words and (rest := arguments[len(chosen.name.split()) :]) and not any(w.startswith("-") for w in rest):
             return call_plainly(chosen, rest, old_names)
         app = _app(chosen)
-    except Exception as error:  # an import that fails is shown like any other failure
+    except Exception as error:  # a failed import is shown like any other failure
         return _refuse(error, arguments)
     return _parse(app, arguments, arguments, old_names)
 
 
 def _arranged(words: list[str]) -> list[str]:
-    """`octc --json list` is `octc list --json`; `octc split` is `octc data split`; `octc train RECIPE` is spelt out; `--resume`
-    alone is the newest run."""
-    follows = [*words[1:], "-"]  # one more than there are words where there is none
+    """Normalise a command line: `octc --json list` becomes `octc list --json`, `octc split` becomes `octc data split`,
+    `octc train RECIPE` becomes the full command, `--resume` without a value means the newest run."""
+    follows = [*words[1:], "-"]  # "-" follows the last word
     words = [f"{w}={BARE[w]}" if w in BARE and n.startswith("-") else w for w, n in zip(words, follows, strict=False)]
     first = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
     leading = words[:first]
@@ -93,13 +93,13 @@ def _arranged(words: list[str]) -> list[str]:
 
 
 def _renamed(words: list[str]) -> tuple[list[str], list[OldName]]:
-    """The words with the names of today, and the old names that were among them."""
+    """The words with deprecated names replaced, and those names."""
     used = []
     for one in (one for one in OLD_NAMES if one.kind == COMMAND):
         old = one.old.split()
         if words[: len(old)] == old:
             words, used = [*one.new.split(), *words[len(old) :]], [one]
-    if len(words) == 2 and words[0] == "bundle":  # its help
+    if len(words) == 2 and words[0] == "bundle":  # help of the renamed group
         words = ["artifact", *words[1:]]
     for one in (one for one in OLD_NAMES if one.kind == OPTION and words[:1] == [one.where]):
         if any(word == one.old or word.startswith(f"{one.old}=") for word in words):
@@ -109,7 +109,7 @@ def _renamed(words: list[str]) -> tuple[list[str], list[OldName]]:
 
 
 def _chosen(words: list[str]) -> Command | None:
-    """The command that the words begin with."""
+    """The command at the beginning of the words."""
     for entry in COMMANDS:
         name = entry.name.split()
         if words[: len(name)] == name:
@@ -118,7 +118,7 @@ def _chosen(words: list[str]) -> Command | None:
 
 
 def _unknown_command(words: list[str]) -> OctcError | None:
-    """E101 for a word that is no command; None where help or the version is asked for."""
+    """OCT-E101 for an unknown command; None if help or the version is requested."""
     plain = [word for word in words[:2] if not word.startswith("-")]
     if not plain:
         return None
@@ -135,7 +135,7 @@ def _unknown_command(words: list[str]) -> OctcError | None:
 
 
 def _app(chosen: Command | None) -> typer.Typer:
-    """Every command with its line of help, and only the chosen one with its code."""
+    """The parser: every command with its line of help, but only the chosen one with its code."""
     app = typer.Typer(
         name="octc",
         help=ABOUT,
@@ -165,8 +165,8 @@ def _placeholder() -> None:
 
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version (with --json of all libraries)")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version (with --json also of all libraries)")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout")] = False,
 ) -> None:
     if context.invoked_subcommand is not None or not version:
         return
@@ -185,14 +185,14 @@ def _root(
 
 
 def _plain(*, json_wanted: bool) -> dict[str, Any]:
-    """Common options as if none was given."""
+    """Default values of the common options."""
     from octc.cli._app.commands import COMMON
 
     return {**{key: default for key, (_, default) in COMMON.items()}, "json": json_wanted}
 
 
 def _parse(app: typer.Typer, arguments: list[str], words: list[str], old_names: Sequence[OldName] = ()) -> int:
-    """Let the parser call the command; its exit code, or that of what it refused."""
+    """Let the parser call the command; return its exit code, or that of a usage error."""
     try:
         root: Any = typer.main.get_command(app)
         root.commands = {name: root.commands[name] for name in dict.fromkeys(one.name.split()[0] for one in COMMANDS)}
@@ -201,7 +201,7 @@ def _parse(app: typer.Typer, arguments: list[str], words: list[str], old_names: 
         return INTERRUPTED
     except typer.Exit as error:
         return error.exit_code
-    except SystemExit as error:  # the parser's own: completion is done, or the reader of the help has gone
+    except SystemExit as error:  # raised by the parser after completion, or if the reader of the help is gone
         return BROKEN_PIPE if error.code == 1 and "_OCTC_COMPLETE" not in os.environ else int(error.code or 0)
     except Exception as error:
         if not hasattr(error, "format_message"):
@@ -219,7 +219,7 @@ def _name(words: list[str]) -> str:
 
 
 def _refuse(error: Exception, words: list[str]) -> int:
-    """An error before there is a session: the same style, and the envelope where `--json` stands among the words."""
+    """Report an error before a session exists, in the same style, with the JSON envelope if `--json` is among the words."""
 
     def fail(_session: Session) -> NoReturn:
         raise error

@@ -7,7 +7,7 @@ from octc.core.errors import OctcError
 
 
 def remote_python(session: Session) -> str:
-    """The Python of the other machine, as `bench.remote_python` states it (OctcError E102 with --offline)."""
+    """Python command on the other machine, from the setting `bench.remote_python` (OctcError E102 with --offline)."""
     from octc.bench.remote.ssh import PYTHON
 
     if session.offline:

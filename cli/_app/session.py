@@ -31,7 +31,7 @@ from octc.cli._app.terminal import (
 )
 from octc.core.progress import Step, ignore, spell_seconds
 
-QUIET_SECONDS = 10.0  # not on a terminal: at most one line in this time
+QUIET_SECONDS = 10.0  # seconds between progress lines without a terminal
 
 
 @dataclass
@@ -39,10 +39,10 @@ class Session:
     """Common options and output of a command; for a job it is the `Reporter`.
 
     Attributes:
-        run_dir: where runs lie and go. data: root of the data set, or None (then OCTC_DATA, then the default).
+        run_dir: folder of the runs. data: root of the data set, or None (then OCTC_DATA, then the default).
         settings: merged configuration files and environment, section -> key -> (value, origin).
-        origins: "train.epochs" -> "flag", "env:NAME", "project:octc.toml:12", ... or "default", of this command's options.
-        run_id: of the run that was used or made; goes into the JSON envelope.
+        origins: origin of each option of this command: "flag", "env:NAME", "project:octc.toml:12", ... or "default".
+        run_id: id of the run that was used or made, for the JSON envelope.
     """
 
     command: str
@@ -63,7 +63,7 @@ class Session:
 
     @property
     def colour(self) -> bool:
-        """Whether stderr gets colour."""
+        """Whether stderr is written in colour."""
         return self.color and has_colour(sys.stderr, os.environ)
 
     def say(self, text: str) -> None:
@@ -72,7 +72,7 @@ class Session:
             tell(marked(shown(text), sys.stderr, self.colour) + "\n")
 
     def warn(self, code: str, message: str, path: str | None = None) -> None:
-        """A warning never stops the command; `--json` lists it."""
+        """Print a warning, which `--json` lists too; the command continues."""
         self.warnings.append({"code": code, "message": message, "path": path})
         head = f"warning[{code}]"
         if self.colour:
@@ -81,25 +81,25 @@ class Session:
         tell(f"{head}: {shown_line(message)}{place}\n")
 
     def result(self, what: Any) -> None:
-        """The answer, on stdout: a text, or anything that rich can render. Nothing with `--json`."""
+        """Print the result to stdout: a text, or anything that rich can render. Prints nothing with `--json`."""
         if self.json:
             return
         text = self._marked(what) if isinstance(what, str) else self._rendered(what)
         answer(text if text.endswith("\n") else text + "\n")
 
     def expect_table(self) -> None:
-        """A table is going to be the answer: import what renders it now, while other threads work."""
+        """Import the table renderer now, while other threads work."""
         for name in () if self.json else ("box", "console", "measure", "table"):
             import_module(f"rich.{name}")
 
     def rows(self, text: str) -> None:
-        """Whole lines of an answer for programs, as they are and at once. Nothing with `--json`."""
+        """Print lines for programs to stdout, unchanged and immediately. Prints nothing with `--json`."""
         if not self.json:
             answer(text)
 
     @property
     def width(self) -> int:
-        """Columns of stdout: 160 where it is no terminal and COLUMNS does not say, and never below 40."""
+        """Width of stdout in columns: 160 without a terminal and without COLUMNS, and never below 40."""
         return max(shutil.get_terminal_size((160, 24)).columns, 40)
 
     @property
@@ -110,7 +110,7 @@ class Session:
         return "\n".join(marked(line, sys.stdout, self._result_colour) for line in shown(text).split("\n"))
 
     def report(self, data: dict[str, Any]) -> None:
-        """The command's own document: `data` of the JSON envelope."""
+        """Set the command's document, `data` of the JSON envelope."""
         self.document = data
 
     def _rendered(self, what: Any) -> str:
@@ -126,13 +126,13 @@ class Session:
             highlight=False,
             emoji=False,
         )
-        with reaching_stdout(), console.capture() as captured:  # rich writes nothing there, but it does write
+        with reaching_stdout(), console.capture() as captured:  # rich still touches stdout
             console.print(what)
         return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[Step]:
-        """A progress bar with the time left; without a terminal, a line for every 10 %."""
+        """A progress bar with the remaining time; without a terminal, a line for every 10 %."""
         if self.quiet:
             yield ignore
         elif sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":

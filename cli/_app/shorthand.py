@@ -1,4 +1,4 @@
-"""`octc train RECIPE`: a recipe's name in place of `teacher` or `student`."""
+"""`octc train RECIPE`: the name of a recipe instead of `teacher` or `student`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROLES = ("teacher", "student")
 
 
 def recipe_names() -> list[str]:
-    """Every word that may stand behind `octc train` besides its commands: recipes, and one network of KD-OCT for a data set."""
+    """Names that `octc train` accepts besides its commands: recipes, and networks of KD-OCT for a data set."""
     from octc.train.recipes.registry import RECIPES
 
     return [*RECIPES, *_of_kd_oct()]
@@ -28,9 +28,9 @@ def _of_kd_oct() -> dict[str, tuple[str, str, str]]:
 
 
 def spelt_out(words: Sequence[str]) -> list[str]:
-    """`train RECIPE ...` as the command that it stands for: a baseline's one network, or a pair's student with its teacher.
+    """Expand `train RECIPE ...` to the full command: the network of a baseline, or the student of a recipe with its teacher.
 
-    Words that are not that come back as they are.
+    Other command lines are returned unchanged.
     """
     commands = [entry.name.split()[1] for entry in COMMANDS if entry.name.startswith("train ")]
     if len(words) < 2 or words[0] != "train" or words[1].startswith("-") or words[1] in commands:

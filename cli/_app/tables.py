@@ -1,4 +1,4 @@
-"""Tables for any width: columns where they fit without breaking a word, else one block of lines for each row."""
+"""Tables for any width: columns if they fit without breaking a word, otherwise a block of lines per row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def wrapped(line: str, width: int) -> str:
-    """A line of text for a terminal of `width` columns; a word (a path) that is longer is broken."""
+    """Wrap a line to `width` columns; a longer word (a path) is broken."""
     return textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
@@ -27,7 +27,7 @@ def _text(cell: str, overflow: Literal["fold"] | None = None) -> Text:
 
 @dataclass(frozen=True)
 class Rows:
-    """A table that `Session.result` prints. Cells are plain text: a name in brackets is never taken for markup."""
+    """A table that `Session.result` prints. Cells are plain text; brackets in names are not markup."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -54,7 +54,7 @@ class Rows:
         return table
 
     def _blocks(self) -> RenderResult:
-        """`name: cell` lines; the first cell heads its block, and what is too long goes on with an indent."""
+        """`name: cell` lines under the first cell as heading; long lines continue with an indent."""
         from rich.padding import Padding
 
         if self.title:

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from octc.core.errors import OctcError
 
-# what is written instead where the encoding has no such sign
+# ASCII replacements for encodings without these characters
 ASCII = {
     "✓": "ok", "✗": "FAIL", "→": "->", "←": "<-", "·": "-", "•": "*", "…": "...", "–": "-", "—": "-", "−": "-", "×": "x",
     "±": "+-", "≥": ">=", "≤": "<=", "≈": "~", "°": " deg", "µ": "u", "Δ": "D", "²": "^2", "“": '"', "”": '"',
@@ -23,9 +23,9 @@ ASCII = {
 COLOURS = {"error": "\033[1;31m", "warning": "\033[33m", "✓": "\033[32m", "✗": "\033[31m", "!": "\033[33m"}
 PLAIN = "\033[0m"
 HANDLER = "octc"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of a file
-# What a terminal obeys instead of showing it: control signs (a line break and a tabulator are wanted), and those that turn the
-# direction of the text. File names, class names and messages of other libraries may hold them.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: a limit on file size
+# Characters that a terminal interprets: control characters (except line break and tab) and text direction marks. File names,
+# class names and messages of other libraries may contain them.
 _OBEYED = re.compile("[\\0-\\b\\v-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 
 
@@ -41,14 +41,14 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 def _escaped(sign: str) -> str:
-    """Box-drawing lines become plain ones; anything else is shown as its escape."""
+    """Box-drawing characters become ASCII lines; any other character becomes its escape."""
     if "─" <= sign <= "╿":
         return "|" if sign in "│┃║" else "-"
     return sign.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def shown(text: str) -> str:
-    """A text that is safe for a terminal: control sequences are escaped.
+    """Escape the control sequences of a text for output on a terminal.
 
     >>> shown("a\\x1b[31m b")
     'a\\\\x1b[31m b'
@@ -57,12 +57,12 @@ def shown(text: str) -> str:
 
 
 def shown_line(text: str) -> str:
-    """The same on one line: a name with a line break begins no line of its own."""
+    """Escape a text as `shown` does, and its line breaks too."""
     return shown(text).replace("\n", "\\n")
 
 
 def prepare_streams() -> None:
-    """Let stdout and stderr write any text in any encoding (file names with stray bytes included)."""
+    """Configure stdout and stderr to accept any text in any encoding (undecodable bytes in file names included)."""
     _occupy_closed()
     codecs.register_error(HANDLER, _replace)
     for stream in (sys.stdout, sys.stderr):
@@ -71,8 +71,8 @@ def prepare_streams() -> None:
 
 
 def _occupy_closed() -> None:
-    """A standard stream that is closed becomes /dev/null: else the next file that is opened takes its number, and what a
-    library writes to stderr goes into that file. Python's own `sys.stdout` stays None."""
+    """Replace closed standard streams with /dev/null. Otherwise the next opened file would get their descriptor, and a library
+    that writes to stderr would write into it. `sys.stdout` stays None."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -81,7 +81,7 @@ def _occupy_closed() -> None:
 
 
 def check_stdout() -> None:
-    """Check before any work that stdout can be written (E907)."""
+    """Check before any work that stdout is writable (OctcError E907)."""
     if sys.stdout is None:
         raise _no_stdout("it is closed")
     with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -95,7 +95,7 @@ def _no_stdout(why: str) -> OctcError:
 
 
 def shows(stream: TextIO | None, sign: str = "✓") -> bool:
-    """Whether the stream's encoding has `sign`."""
+    """Whether the stream's encoding can represent `sign`."""
     try:
         sign.encode(getattr(stream, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -104,14 +104,14 @@ def shows(stream: TextIO | None, sign: str = "✓") -> bool:
 
 
 def has_colour(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
-    """Colour only on a terminal, and not where NO_COLOR or TERM=dumb is set."""
+    """Whether to use colour: only on a terminal, and not if NO_COLOR or TERM=dumb is set."""
     if stream is None or environ.get("NO_COLOR") or environ.get("TERM") == "dumb":
         return False
     return stream.isatty()
 
 
 def marked(text: str, stream: TextIO | None, colour: bool) -> str:
-    """A line with its leading sign in colour, or as a word where the encoding has no signs."""
+    """A line with its leading symbol in colour, or as a word if the encoding has no such symbol."""
     body = text.lstrip()
     indent, sign = text[: len(text) - len(body)], body[:1]
     if sign not in ("✓", "!", "✗") or body[1:2] != " ":
@@ -122,7 +122,7 @@ def marked(text: str, stream: TextIO | None, colour: bool) -> str:
 
 
 def tell(text: str) -> None:
-    """Write to stderr and flush. What cannot be told there cannot be told anywhere, and is no reason to stop.
+    """Write to stderr and flush. A failure to write is ignored, since there is no other place to report it.
 
     Raises:
         ClosedPipe: the reader has gone.
@@ -134,7 +134,7 @@ def tell(text: str) -> None:
 
 
 class Untiring:
-    """A stream for a bar: what cannot be shown because the terminal has gone is passed over, as `tell` does."""
+    """A stream for a progress bar that ignores write failures if the terminal is gone, as `tell` does."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -153,7 +153,7 @@ class Untiring:
 
 
 def answer(text: str) -> None:
-    """Write to stdout and flush: the result, which is never lost without a word.
+    """Write the result to stdout and flush; a failure is always reported.
 
     Raises:
         ClosedPipe: the reader has gone.
@@ -167,7 +167,7 @@ def answer(text: str) -> None:
 
 @contextlib.contextmanager
 def reaching_stdout() -> Iterator[None]:
-    """What goes wrong with stdout inside, as E904 or E907."""
+    """Convert errors of stdout inside the block to OctcError E904 or E907."""
     try:
         yield
     except BrokenPipeError as error:
@@ -177,7 +177,7 @@ def reaching_stdout() -> Iterator[None]:
             hint = "free some space, or octc ... > FILE on another disk"
             raise OctcError("OCT-E904", "no space left for standard output", hint=hint, place="stdout") from error
         raise _no_stdout(str(error.strerror or error)) from error
-    except ValueError as error:  # Python's own object was closed
+    except ValueError as error:  # sys.stdout was closed
         raise _no_stdout(str(error)) from error
 
 
@@ -185,7 +185,7 @@ def _write(stream: TextIO, text: str) -> None:
     try:
         stream.write(text)
         stream.flush()
-    except UnicodeEncodeError:  # a stream that could not be reconfigured
+    except UnicodeEncodeError:  # a stream without an error handler for its encoding
         encoding = getattr(stream, "encoding", None) or "ascii"
         codecs.register_error(HANDLER, _replace)
         stream.write(text.encode(encoding, HANDLER).decode(encoding))
@@ -195,7 +195,7 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def drop_pipes() -> None:
-    """After a closed pipe: let the interpreter flush into nothing at its end."""
+    """After a closed pipe: redirect stdout to /dev/null, so that the final flush of the interpreter succeeds."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

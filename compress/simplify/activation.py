@@ -12,8 +12,9 @@ SMOOTH = (nn.SiLU, Swish, nn.GELU, GELU, GELUTanh, QuickGELU, nn.Mish, Mish)
 
 
 def smooth_activations(model: nn.Module) -> dict[str, str]:
-    """Names of the SiLU, GELU and Mish modules of a network, with the names of their types."""
-    return {name: type(part).__name__ for name, part in model.named_modules() if isinstance(part, SMOOTH)}
+    """Names of the SiLU, GELU and Mish modules of a network, with the names of their types: one that
+    stands in several places has several names."""
+    return {name: type(part).__name__ for name, part in model.named_modules(remove_duplicate=False) if isinstance(part, SMOOTH)}
 
 
 def activation_step(model: nn.Module, to: str) -> ActivationStep:

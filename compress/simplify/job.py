@@ -32,10 +32,10 @@ from octc.train.jobs.data import write_environment
 from octc.train.jobs.job import Job
 from octc.train.jobs.lines import say_tuned
 from octc.train.jobs.progress import StageProgress
-from octc.train.loop.checkpoint import META, is_checkpoint, write_checkpoint
+from octc.train.loop.checkpoint import META, Checkpoint, is_checkpoint, read_checkpoint, write_checkpoint
 from octc.train.loop.memory import keep_memory
 from octc.train.loop.processes import make_accelerator
-from octc.train.recipes.config import Stage
+from octc.train.recipes.config import Recipe, Stage
 from octc.train.stages import Context
 
 # fields of run.json that a run has in common with the student that it was made of
@@ -89,7 +89,13 @@ def simplify_run(
         OctcError: E102, E104 options; E107 no such student, or its teacher is gone; E405 no step was accepted; E413 nothing to
             change; E604 no share of channels is fast enough; E901 torch-pruning is not installed; and what a training raises.
 
-    >>> import octc  # doctest: +SKIP
+    >>> import octc
+    >>> octc.simplify_run("no-such-run", octc.SimplifyOptions(activation="hard-swish", no_se=True))
+    Traceback (most recent call last):
+    octc.core.errors.OctcError: no such run: no-such-run
+
+    The result of a trained run names the new one:
+
     >>> octc.simplify_run("r-0002", octc.SimplifyOptions(activation="hard-swish", no_se=True)).run.id  # doctest: +SKIP
     'r-0003-student-ucsd-simple'
     """
@@ -99,7 +105,11 @@ def simplify_run(
     resumed = None if options.resume is None else _unfinished(folder, options.resume, reporter)
     if resumed is not None:
         kept = resumed.read()["simplify"]
-        run = find_run(folder, str(kept["source"]))
+        source_run = find_run(folder, str(kept["source"]))
+        if run is not None and _student(folder, run, reporter).id != source_run.id:
+            text = f"{resumed.id} is made of {source_run.id}, and another student is named"
+            raise OctcError("OCT-E102", text, hint=f"octc simplify --resume {resumed.id}", place="RUN")
+        run = source_run
         options = replace(options, **kept["options"], resume=None)
     source = read_student(_student(folder, run, reporter), folder, data)
     if resumed is not None and source.checkpoint.sha256 != resumed.read()["simplify"]["source_sha256"]:
@@ -257,12 +267,24 @@ def _finish(walk: Walk, job: Job) -> dict[str, Any]:
     _tidy(run)
     if not walk.options.qat:
         return document
-    how = recipe.quantisation
-    walk.shown.begin("QAT", how.epochs, how.batch, len(walk.source.split.parts["train"]))
-    tuned = job.tune(replace(walk.ctx, recipe=recipe))
+    tuned = _tuned(run, made) or _tune(walk, job, recipe)
     walk.shown.stage("qat", tuned)
     say_tuned(walk.reporter, MULTICLASS, tuned)
     return {**document, "qat": {"sha256": tuned.sha256, "metrics": tuned.metrics, "folder": str(run.path / "qat")}}
+
+
+def _tuned(run: Run, made: Checkpoint) -> Checkpoint | None:
+    """The tuning of this very network that an earlier process finished, which artifacts may be made of."""
+    if not is_checkpoint(run.path / "qat"):
+        return None
+    found, _ = read_checkpoint(run.path / "qat")
+    return found if (found.parent or {}).get("sha256") == made.sha256 else None
+
+
+def _tune(walk: Walk, job: Job, recipe: Recipe) -> Checkpoint:
+    how = recipe.quantisation
+    walk.shown.begin("QAT", how.epochs, how.batch, len(walk.source.split.parts["train"]))
+    return job.tune(replace(walk.ctx, recipe=recipe))
 
 
 def _last_kept(run: Run) -> Path:

@@ -20,7 +20,8 @@ from octc.compress.simplify.steps import (
     share_within,
     steps_wanted,
 )
-from octc.core.errors import OctcError
+from octc.core.cells import plain_values, whole_number
+from octc.core.errors import OctcError, shorten
 from octc.datasets.calibration import check_count
 from octc.imaging.preparing import prepare_pictures
 from octc.imaging.preprocess import Preprocess
@@ -110,19 +111,21 @@ def simplify_network(
             too few images; E604 no share of channels is fast enough; E901 torch-pruning is not installed; E201 and others an
             image cannot be read.
 
-    >>> import octc, timm  # doctest: +SKIP
-    >>> network = timm.create_model("efficientnet_b2", num_classes=4).eval()  # doctest: +SKIP
-    >>> wanted = octc.Simplification(activation="hard-swish", no_se=True, prune=0.25)  # doctest: +SKIP
-    >>> small = octc.simplify(network, images, octc.Preprocess(size=224), wanted)  # doctest: +SKIP
-    >>> octc.quantize(small.module, images, octc.Preprocess(size=224))  # doctest: +SKIP
+    >>> import numpy as np, octc
+    >>> from PIL import Image
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    >>> images = [Image.fromarray(np.full((64, 64), 15 * i, np.uint8)) for i in range(16)]
+    >>> wanted = octc.Simplification(activation="hard-swish")
+    >>> small = octc.simplify(network, images, octc.Preprocess(size=64), wanted)
+    >>> [(fact["step"], fact["kept"]) for fact in small.facts]
+    [('activation', True)]
     """
     images = prepare_pictures(calibration, preprocess)
     check_count(len(images))
     current = ordinary_copy(module).requires_grad_(True)
-    answered = logits_of(current, images, preprocess, "cpu").argmax(1).tolist() if labels is None else list(labels)
-    if len(answered) != len(images):
-        text = f"{len(images)} calibration images, {len(answered)} labels"
-        raise OctcError("OCT-E706", text, hint="give one label an image", place="labels")
+    logits = logits_of(current, images, preprocess, "cpu")
+    answered = logits.argmax(1).tolist() if labels is None else _indices(labels, len(images), logits.shape[1])
     known = Calibration(images, answered, preprocess)
     queue = steps_wanted(wanted.activation, wanted.no_se, [] if wanted.prune is None else [wanted.prune])
     preview(current, queue, preprocess.size)
@@ -141,6 +144,18 @@ def simplify_network(
     return SimplifiedNetwork(current.eval(), steps_json(steps), facts)
 
 
+def _indices(labels: Sequence[Any], images: int, classes: int) -> list[int]:
+    """Labels as class indices (OctcError E706 for what is none, or not one an image)."""
+    if len(labels) != images:
+        text = f"{images} calibration images, {len(labels)} labels"
+        raise OctcError("OCT-E706", text, hint="give one label an image", place="labels")
+    found = [whole_number(one) for one in plain_values(labels)]
+    if wrong := sorted({str(one) for one, k in zip(labels, found, strict=True) if k is None or not 0 <= k < classes}):
+        text = f"labels that are no class index: {shorten(wrong)}"
+        raise OctcError("OCT-E706", text, hint=f"whole numbers from 0 to {classes - 1}", place="labels")
+    return [k for k in found if k is not None]
+
+
 def rebuild_network(module: nn.Module, steps: Sequence[dict[str, Any]]) -> nn.Module:
     """Apply stored `SimplifiedNetwork.steps` to a fresh network of the original structure, ready for its weights.
 
@@ -152,8 +167,15 @@ def rebuild_network(module: nn.Module, steps: Sequence[dict[str, Any]]) -> nn.Mo
     Raises:
         OctcError: E307 the steps belong to another network.
 
-    >>> import octc  # doctest: +SKIP
-    >>> octc.rebuild_simplified(network, small.steps).load_state_dict(small.module.state_dict())  # doctest: +SKIP
+    >>> import numpy as np, octc
+    >>> from PIL import Image
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    >>> images = [Image.fromarray(np.full((64, 64), 15 * i, np.uint8)) for i in range(16)]
+    >>> wanted = octc.Simplification(activation="hard-swish")
+    >>> small = octc.simplify(network, images, octc.Preprocess(size=64), wanted)
+    >>> octc.rebuild_simplified(network, small.steps).load_state_dict(small.module.state_dict())
+    <All keys matched successfully>
     """
     from octc.train.networks.simplified import simplify_stored
 

@@ -110,8 +110,9 @@ def import_model(
             E503, E504 an unsafe file or weights elsewhere; E106 the artifact exists; and what reading images raises.
 
     >>> import octc
-    >>> octc.import_model("net.onnx", "preprocessor_config.json", ["CNV", "NORMAL"]).folder  # doctest: +SKIP
-    PosixPath('artifacts/onnx-fp32')
+    >>> options = octc.ImportOptions(out="imported")
+    >>> octc.import_model("net.onnx", "preprocessor_config.json", ["CNV", "NORMAL"], options=options).folder
+    PosixPath('imported/onnx-fp32')
     """
     tell = reporter or LogReporter()
     asked = _asked(Path(file), tuple(map(str, classes)), read_preset(preprocess), options or ImportOptions(), tell)

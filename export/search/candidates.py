@@ -84,6 +84,21 @@ def changes(candidate: Candidate) -> bool:
     return not candidate.squeeze_excite or candidate.prune > 0
 
 
+def check_targets(candidates: Sequence[Candidate], targets: Sequence[str], options: SearchOptions) -> None:
+    """Refuse candidates that are for one engine where that is not measured (E102: others were asked for; E901: it is not
+    installed)."""
+    apart = [one for one in candidates if one.target is not None and one.target not in targets]
+    if not apart:
+        return
+    name, named = str(apart[0].target), shorten([one.name for one in apart if one.target == apart[0].target])
+    if options.target is not None:
+        text = f"{named}: for {name}, and --target {options.target} measures {', '.join(targets)}"
+        hint = f"--target {','.join([*targets, name])}, or leave target out of the candidates"
+        raise OctcError("OCT-E102", text, hint=hint, place="--target")
+    text = f"{named}: for {name}, and {TARGETS[name].title} is not installed here, where files are checked when they are made"
+    raise OctcError("OCT-E901", text, hint=f"pip install 'octc[{EXTRAS[TARGETS[name].library]}]'", place="--candidates")
+
+
 def digest_of(candidate: Candidate) -> str:
     """Of all that a candidate is but its name."""
     return sha256_bytes(canonical_json({**builtins(candidate), "name": None}))

@@ -16,7 +16,7 @@ from octc.train.batches.inputs import training_views
 from octc.train.distill.loading import load_teacher
 from octc.train.distill.teachers import fast
 from octc.train.networks.macs import count_macs
-from octc.train.networks.models import build_model
+from octc.train.networks.models import build_model, check_answers
 from octc.train.recipes.config import Recipe, Stage
 from octc.train.stages import preprocess_of
 
@@ -136,4 +136,5 @@ def macs_of(candidate: Candidate, recipe: Recipe, classes: int) -> tuple[int, in
     """
     with torch.device("meta"):
         model = build_model(candidate.model, classes, **recipe.student.model_kwargs)
+        check_answers(model, candidate.model, candidate.size, classes)
         return count_macs(model, candidate.size), sum(p.numel() for p in model.parameters())

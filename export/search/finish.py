@@ -10,8 +10,11 @@ from typing import Any
 from octc.bench.parity.document import both
 from octc.bench.parity.verify import verify_artifact
 from octc.compress.jobs import new_job
+from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError
-from octc.core.files import read_json, write_json
+from octc.core.files import write_json
+from octc.core.options import keys_of
+from octc.core.targets import TARGETS
 from octc.export.run import ExportOptions, export_run, plan_export
 from octc.export.search.measure import Target, timing_of
 from octc.export.search.rounds import Training, read_answers
@@ -21,15 +24,16 @@ from octc.schemas.search import Candidate, Finalist, SearchOptions, Winner
 from octc.schemas.training import StudentOptions
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import WORDS
-from octc.store.artifacts import MANIFEST, file_bytes, read_artifact
+from octc.store.artifacts import MANIFEST, artifact_sha256, file_bytes, read_artifact
 from octc.store.find import Found
 from octc.store.runs import Run, find_run
-from octc.store.verdicts import FILE as VERDICT
+from octc.store.verdicts import read_verdict
 from octc.train.jobs.request import make_requests
 from octc.train.jobs.start import run_training
 from octc.train.loop.checkpoint import is_checkpoint
 
 RECIPE = "winner.json"
+RUNS = Path("runs")  # where every command looks unasked
 OVER = "the trained winner is over the budget"
 REFERENCE = ("onnx", "fp32")  # that a verification compares with
 CORRECTION = (
@@ -156,7 +160,9 @@ def _write_winner(
     timing = None if target is None else timing_of(found, target)
     if timing is None:
         measured = book.document.device["on"] or book.document.device["host"]
-        book.note(f"the winner's own file was not timed: no worker was on the device that was measured ({measured})")
+        engines = ", ".join(f"{TARGETS[name].title} {version}" for name, version in book.document.device["engines"].items())
+        why = f"no worker was on the device that was measured ({measured}, with {engines})"
+        book.note(f"the winner's own file was not timed: {why}")
     recipe = book.folder / RECIPE
     write_json(recipe, run.read()["recipe"])
     trial = next(one for one in book.document.finalists if one.name == candidate.name)
@@ -166,6 +172,7 @@ def _write_winner(
         cost = Cost(candidate.name, timing.ms, low, high, timing.bytes, 0, timing.mj)
         why = over_budget(cost, budget)
         within = not why
+        book.document.notes = [note for note in book.document.notes if not note.startswith(OVER)]  # of a time before this one
         if why:
             book.note(f"{OVER}: {why}")
     book.document.winner = Winner(
@@ -190,7 +197,7 @@ def _write_winner(
 
 def _tested(training: Training, folder: Path, options: SearchOptions) -> dict[str, Any] | None:
     """What `octc verify` says on test, planned; where it said so before, that (the set is looked at once)."""
-    if not (folder / VERDICT).is_file():
+    if (known := _verdict(folder)) is None:
         found = verify_artifact(
             folder,
             data=training.job.data,
@@ -199,8 +206,15 @@ def _tested(training: Training, folder: Path, options: SearchOptions) -> dict[st
             reporter=training.job.reporter,
         )
         found.write()
-    document: Mapping[str, Any] | None = read_json(folder / VERDICT).get("test")
-    return None if document is None else facts_of_test(document)
+        known = _verdict(folder)
+    return None if known is None else facts_of_test(known)
+
+
+def _verdict(folder: Path) -> dict[str, Any] | None:
+    """What was found first for this very artifact on test: as planned, else exploratory; None: nobody looked."""
+    found = read_verdict(folder, artifact_sha256(folder)) or {}
+    verdicts: list[dict[str, Any] | None] = [found.get("test"), *found.get("exploratory", ())]
+    return next((one for one in verdicts if one is not None), None)
 
 
 def margins(options: SearchOptions) -> ParityOptions:
@@ -247,7 +261,10 @@ def failures(document: Mapping[str, Any]) -> Iterator[OctcError]:
 def commands(training: Training, book: Book, candidate: Candidate, target: str, options: SearchOptions) -> list[str]:
     """The three commands that make the winner again: the last run with its tuning, the file, the verdict."""
     asked = training.asked
+    runs = "" if training.job.run_dir == RUNS else f" --run-dir {shlex.quote(str(training.job.run_dir))}"
     where = f" --data {shlex.quote(training.job.data)}" if training.job.data else ""
+    read = {name: value for name in keys_of(DataOptions) if (value := getattr(options, name)) is not None}
+    where += "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in read.items()) + runs
     rest = " --any-teacher" if options.any_teacher else ""
     rest += " --fetch-weights" if options.fetch_weights else ""
     rest += "" if candidate.precision == "int8" else " --no-qat"
@@ -255,9 +272,9 @@ def commands(training: Training, book: Book, candidate: Candidate, target: str, 
     recipe = shlex.quote(str(book.folder / RECIPE))
     gate = margins(options)
     stated = f" --margin {gate.margin:g} --class-margin {gate.class_margin:g}"
-    train = f"octc train student --dataset {asked.dataset}{where} --recipe {recipe} --teacher {asked.teacher}"
+    train = f"octc train student --dataset {asked.dataset}{where} --recipe {recipe} --teacher {shlex.quote(str(asked.teacher))}"
     return [
         f"{train} --seed {options.seed}{rest}",
-        f"octc export --target {target} --{candidate.precision}{stated if candidate.precision == 'int8' else ''}",
-        f"octc verify{stated}",
+        f"octc export --target {target} --{candidate.precision}{stated if candidate.precision == 'int8' else ''}{runs}",
+        f"octc verify{stated}{runs}",
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -19,9 +19,10 @@ from octc.core.errors import OctcError, combined
 from octc.core.faults import of_machine
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
+from octc.datasets.base import Samples
 from octc.datasets.registry import guess_layout
 from octc.export.search.budget import read_budget
-from octc.export.search.candidates import base_recipe, changes, engines_of, read_candidates, recipe_of
+from octc.export.search.candidates import base_recipe, changes, check_targets, engines_of, read_candidates, recipe_of
 from octc.export.search.effort import FIXED, TAIL, Effort, effort_of, macs_of, scaled_effort
 from octc.export.search.finish import failures, finish
 from octc.export.search.measure import EXPORT_S, Target, Where, find_target, kept_timing, timing_of
@@ -30,7 +31,7 @@ from octc.export.search.pages import are_written, write_pages
 from octc.export.search.random_network import export_random, found_artifacts
 from octc.export.search.rounds import Training, run_rounds
 from octc.export.search.select import Budget, Cost, Plan, dominated, least_margin, over_budget, plan_rounds
-from octc.export.search.state import Book, open_book, read_document
+from octc.export.search.state import FILE, Book, open_book, read_document
 from octc.export.search.structure import with_structure
 from octc.machine.host import host_name
 from octc.schemas.common import builtins, convert
@@ -38,6 +39,7 @@ from octc.schemas.logs import Owner
 from octc.schemas.search import Candidate, Measured, SearchFile, SearchOptions, SearchPlan, Timing
 from octc.schemas.training import StudentOptions
 from octc.store.claims import PAUSE, claiming
+from octc.store.runs import find_run
 from octc.train.jobs.data import check_calibration, split_for
 from octc.train.jobs.request import NONE, make_requests
 from octc.train.jobs.run import open_place
@@ -142,18 +144,20 @@ def prepare(job: SearchJob, *, dry_run: bool = False, measures: bool = True) -> 
     base = base_recipe(options.recipe)
     targets = engines_of(options) if measures else ()
     candidates = {one.name: one for one in read_candidates(options.candidates)}
+    if measures:
+        check_targets(list(candidates.values()), targets, options)
     where = Where(options.on, options.threads, options.standard, budget.mj is not None, job.python)
     target = find_target(where if measures else Where(None, None, False, False, job.python), targets, job.run_dir, reporter)
-    training, teacher = _training(job, base, dry_run=dry_run)
-    if any(one.precision == "int8" for one in candidates.values()):
-        check_calibration(replace(training.asked, qat=True), training.split)
     facts: dict[str, Any] = {
-        "budget": budget.to_json(), "candidates": [builtins(one) for one in candidates.values()], "recipe": asdict(base),
-        "options": {name: getattr(options, name) for name in DECIDES}, "data": training.place.samples.digest,
-    }  # fmt: skip
+        "budget": budget.to_json(),
+        "candidates": [builtins(one) for one in candidates.values()],
+        "options": {name: getattr(options, name) for name in DECIDES},
+    }
     if options.hours is not None and options.workers > 1:  # the plan hangs on both
         facts["workers"] = options.workers
-    name = f"search-{sha256_bytes(canonical_json(facts))[:KEY]}"
+    training, teacher, name = _training(job, base, facts, dry_run=dry_run)
+    if any(one.precision == "int8" for one in candidates.values()):
+        check_calibration(replace(training.asked, qat=True), training.split)
     return Ready(job, budget, candidates, target, training, teacher, name)
 
 
@@ -169,8 +173,11 @@ def _check_numbers(options: SearchOptions) -> None:
             raise OctcError("OCT-E104", f"{name} {value} is out of range", hint=f"{name}: {words}", place=name)
 
 
-def _training(job: SearchJob, base: Recipe, *, dry_run: bool) -> tuple[Training, Path | None]:
-    """The images, their split and the teacher, as a training of a student has them."""
+def _training(job: SearchJob, base: Recipe, facts: Mapping[str, Any], *, dry_run: bool) -> tuple[Training, Path | None, str]:
+    """The images, their split and the teacher, as a training of a student has them; and the name of the search.
+
+    facts: of its name, beside recipe and images.
+    """
     options = job.options
     own = {one.name: getattr(options, one.name) for one in fields(DataOptions)}
     dataset = options.dataset or (None if job.data is None else guess_layout(Path(job.data)))
@@ -189,13 +196,40 @@ def _training(job: SearchJob, base: Recipe, *, dry_run: bool) -> tuple[Training,
     (asked,) = make_requests(train_job, "student", student)
     place = open_place(train_job, asked, keep=not dry_run)
     check_processes(place.accelerator.num_processes)
+    name = _name_of(facts, asked.recipe, place.samples, options)
+    asked = replace(asked, teacher=asked.teacher or _begun_with(job.run_dir, name))
     teacher = choose_teacher(train_job, asked, None, None, tuple(place.samples.classes))
     split = split_for(train_job, asked, place.samples, teacher)
     if teacher is not None:
         check_teachers(train_job, asked, split, [teacher])
     named = NONE if teacher is None else str(teacher.folder if teacher.run is None else teacher.run.path)
-    training = Training(train_job, replace(asked, teacher=named), place, split, base, options.cached_views)
-    return training, None if teacher is None else teacher.folder
+    training = Training(train_job, replace(asked, teacher=named), place, split, asked.recipe, options.cached_views)
+    return training, None if teacher is None else teacher.folder, name
+
+
+def _name_of(facts: Mapping[str, Any], recipe: Recipe, samples: Samples, options: SearchOptions) -> str:
+    """The name of a search: all that decides its answer, and not which machine does what."""
+    read = {
+        **({"patients": samples.rule} if samples.rule else {}),
+        **({"allow_empty": samples.may_lack} if samples.may_lack else {}),
+        **({"column": options.column} if options.column else {}),  # may be another one of patients
+    }
+    whole = {**facts, "recipe": asdict(recipe), "data": samples.digest, **read}
+    return f"search-{sha256_bytes(canonical_json(whole))[:KEY]}"
+
+
+def _begun_with(run_dir: Path, name: str) -> str | None:
+    """The run that teaches in a search that was begun, where nobody names one now: a newer one that fits would teach the trials
+    that are left other things, on another split. None: there is no such search (OctcError E107: its teacher is gone)."""
+    known = read_document(run_dir / name / FILE) if (run_dir / name / FILE).is_file() else None
+    if known is None or known.teacher is None or known.status == "done":  # one that is done says so
+        return None
+    try:
+        return str(find_run(run_dir, Path(known.teacher).name).path)
+    except OctcError as error:
+        text = f"the teacher of {name} is not here: {error.message}"
+        hint = "restore it; or --teacher RUN, which makes another search, and finds what was measured"
+        raise OctcError(error.code, text, hint=hint, place=str(run_dir / name), why=error.why) from error
 
 
 def check_processes(count: int) -> None:
@@ -465,16 +499,26 @@ def _measured(
 
 
 def _measure(ready: Ready, book: Book) -> None:
-    """Export and time every candidate that is not in the book yet."""
-    done = {one.candidate.name for one in book.document.candidates}
-    left = [one for name, one in ready.candidates.items() if name not in done]
+    """Export and time every candidate that the book has no time of: what was lacking may be here now.
+
+    Times of another device, or of other versions of its engines, do not stand beside those of this one: they are taken anew.
+    """
+    device = _device(ready.target)
+    known = {row.candidate.name: row for row in book.document.candidates if row.chosen is not None}
+    if canonical_json(device) != canonical_json(book.document.device):
+        if known:
+            words = "begun on another device, or with other versions of its engines"
+            ready.job.reporter.say(f"! {words}: every candidate is measured again")
+        book.document.device, known = device, {}
+    left = [one for name, one in ready.candidates.items() if name not in known]
     with ready.job.reporter.progress("measuring", len(left)) as step:
         for candidate in left:
             row = _measure_one(ready, candidate)
             shown = next((one for one in row.timings if one.target == row.chosen), None)
             words = f"{shown.ms:.3g} ms on {shown.engine}" if shown is not None else row.why
             ready.job.reporter.say(f"  {candidate.name:24} {words}{' (kept)' if shown is not None and shown.cached else ''}")
-            book.document.candidates.append(row)
+            known[candidate.name] = row
+            book.document.candidates = [known[name] for name in ready.candidates if name in known]
             book.save()
             step(1)
 
@@ -536,7 +580,7 @@ def _drop(ready: Ready, book: Book) -> None:
     if all(row.state == "no_weights" for row in rows):
         raise _no_weights(ready)
     measured = {row.candidate.name: cost_of(row) for row in rows if row.chosen is not None}
-    for row in (row for row in rows if row.state == "kept"):
+    for row in (row for row in rows if row.chosen is not None):
         why = over_budget(measured[row.candidate.name], ready.budget)
         row.state, row.why = ("over_budget", why) if why else ("kept", "")
     left = [measured[row.candidate.name] for row in rows if row.state == "kept"]

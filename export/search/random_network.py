@@ -27,7 +27,7 @@ from octc.store.artifacts import read_artifact
 from octc.store.find import Found
 from octc.train.loop.optim import classifier_of
 from octc.train.networks.macs import count_macs
-from octc.train.networks.models import build_model, normalise, parameter_count
+from octc.train.networks.models import build_model, check_answers, normalise, parameter_count
 from octc.train.recipes.config import Recipe, Stage
 from octc.train.stages import preprocess_of
 
@@ -55,7 +55,7 @@ def build(candidate: Candidate, stage: Stage, classes: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = build_model(stage.model, classes, **kwargs_of(candidate))
+        model = check_answers(build_model(stage.model, classes, **kwargs_of(candidate)), stage.model, stage.size, classes)
         norms = [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
             norm.momentum = None  # the plain mean over batches

@@ -6,6 +6,7 @@ process, so that another worker goes on with the run.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -27,6 +28,7 @@ from octc.schemas.logs import Owner
 from octc.schemas.search import Candidate, Round, Trial
 from octc.store.claims import PAUSE, claiming, divided
 from octc.store.runs import Run, find_run, scan_runs
+from octc.train.evaluation.assess import complete
 from octc.train.evaluation.outcome import FACTS, combined, newest_evaluation, read_predictions
 from octc.train.jobs.job import Job
 from octc.train.jobs.request import Request
@@ -89,6 +91,8 @@ def _open_round(book: Book, rungs: Sequence[Rung]) -> int | None:
                 return len(rounds) - 1
             mine, last = rounds[-1], len(rounds) == len(rungs)
             if all(trial.accuracy is None for trial in mine.trials):
+                rounds.pop()  # given again it is tried again: memory may be free then
+                book.save()
                 raise _nothing_trained(mine)
             names = _judge(book, mine, 0 if last else rungs[len(rounds)].count)
             if last:
@@ -199,11 +203,15 @@ def _cut(training: Training, book: Book, number: int, waiting: Sequence[str]) ->
 
 def _judge(book: Book, mine: Round, keep: int) -> list[str]:
     """Who of a round goes on; keep 0: it is the last one, and all are finalists."""
-    scores = [Score(t.name, _ms(book, t.name), t.accuracy, t.loss or 0.0) for t in mine.trials if t.accuracy is not None]
+    scores = [Score(t.name, _ms(book, t.name), t.accuracy, _loss(t)) for t in mine.trials if t.accuracy is not None]
     names = promoted(scores, keep or len(scores))
     for trial in (trial for trial in mine.trials if trial.accuracy is not None):
         trial.state = "finalist" if not keep else "promoted" if trial.name in names else "out"
     return names
+
+
+def _loss(trial: Trial) -> float:
+    return math.inf if trial.loss is None else trial.loss
 
 
 def _ms(book: Book, name: str) -> float:
@@ -220,6 +228,7 @@ def train_trial(training: Training, search: str, candidate: Candidate, epochs: i
     before = trial_runs(training.job.run_dir, search).get(recipe.name)
     if before is not None and before.read().get("status") == "done" and is_checkpoint(before.path / "train"):
         training.job.reporter.say(f"✓ {candidate.name}   {before.id} is done")
+        complete(before, training.place.samples.root, training.place.accelerator.device)
         return before
     asked = replace(training.asked, recipe=recipe, job=search, member=True)
     if before is not None:
@@ -268,5 +277,5 @@ def read_answers(book: Book, run_dir: Path) -> tuple[list[Answers], list[str | N
         places = [where[one] for one in order]
         right: npt.NDArray[np.bool_] = (combined(found)[0].argmax(1) == np.asarray(found.labels))[places]
         patients = [found.patients[k] for k in places]
-        answers.append(Answers(Score(trial.name, _ms(book, trial.name), float(right.mean()), trial.loss or 0.0), right))
+        answers.append(Answers(Score(trial.name, _ms(book, trial.name), float(right.mean()), _loss(trial)), right))
     return answers, patients, trials

@@ -67,6 +67,16 @@ def whole_number(value: Any) -> int | None:
     return int(number) if isinstance(value, Real) and (number := float(value)).is_integer() else None
 
 
+def plain_values(values: Iterable[Any]) -> list[Any]:
+    """Values as Python has them: of an array, a tensor, a column of pandas too.
+
+    >>> plain_values((1, 2))
+    [1, 2]
+    """
+    plain_list = getattr(values, "tolist", None)
+    return list(values) if plain_list is None else list(plain_list())
+
+
 def digits_of(text: str, most: int = 18) -> int | None:
     """A text of ASCII digits (at most `most`) as a number; None for everything else.
 

@@ -1,4 +1,4 @@
-"""What `octc import` may be told; no torch and no onnx, so that a command line can show it."""
+"""Options of `octc import`, without importing torch or onnx."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class ImportOptions(DataOptions):
         held_out: states that no image of `data` was used for training; otherwise every verdict notes that this is unknown.
     """
 
-    out: str = option("artifacts", shown="Where the artifact goes, without --data", metavar="DIR")
+    out: str = option("artifacts", shown="Folder of the artifact, without --data", metavar="DIR")
     run: str | None = option(None, shown="Run of an earlier import that this file belongs to (its INT8 version)", metavar="RUN")
-    held_out: bool = option(False, shown="None of the images under --data was trained on", names=("--held-out",))
-    images: str | None = option(None, shown="Pictures to measure the preprocessing on, without --data", metavar="DIR")
-    output: str | None = option(None, shown="Output that holds the logits, where the graph has several", metavar="NAME")
-    name: str | None = option(None, shown="Name of the network in manifests (the file's)", metavar="NAME")
+    held_out: bool = option(False, shown="State that no image under --data was used for training", names=("--held-out",))
+    images: str | None = option(None, shown="Images to check the preprocessing on, without --data", metavar="DIR")
+    output: str | None = option(None, shown="Output with the logits, if the graph has several", metavar="NAME")
+    name: str | None = option(None, shown="Name of the network in manifests (the file name)", metavar="NAME")
     seed: int = option(0, shown="Seed of the split", within=(0, None))
-    force: bool = option(False, shown="Replace an artifact that exists", names=("--force",))
+    force: bool = option(False, shown="Replace an existing artifact", names=("--force",))
     data: Path | None = None
     run_dir: Path = Path("runs")

@@ -55,7 +55,7 @@ class Key:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Beside the type of a command's text parameter (`Annotated[str, OneOf(...), typer.Option(...)]`): what it may be."""
+    """The allowed values of a command's text parameter: `Annotated[str, OneOf(...), typer.Option(...)]`."""
 
     words: Iterable[str]
 

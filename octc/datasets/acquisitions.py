@@ -1,4 +1,4 @@
-"""Acquisitions: images that were taken alike, told apart by their size, or by the site or device that took them."""
+"""Acquisitions: groups of images of one size, or of one site or device."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ KINDS = (SIZE, SITE)
 
 
 def check_kind(by: str) -> None:
-    """Refuse what acquisitions cannot be told apart by (OctcError E104)."""
+    """Check that acquisitions can be grouped by `by` (OctcError E104)."""
     if by not in KINDS:
         raise OctcError("OCT-E104", f"--leave-out {by}", hint=f"one of: {', '.join(KINDS)}", place="--leave-out")
 
 
 def acquisitions_of(root: Path, items: Sequence[Sample], by: str) -> list[str]:
-    """What each image was taken with or as: "512x496" (width x height, from the header of its file), or its site.
+    """The acquisition of each image: its size "512x496" (width x height, from the file header), or its site.
 
-    by: "size"; "site", a column of the data set's table, or of a volume without one the device that its file names.
+    by: "size", or "site": the site column of the data set's table; for a volume without it the device stated in the file.
 
     Raises:
-        OctcError: E104 another `by`, E209 images without a site, or one site in two spellings, E201 images whose size
-            cannot be read.
+        OctcError: E104 another `by`; E201 the size of an image cannot be read; E209 images without a site, or a site in two
+            spellings.
     """
     check_kind(by)
     if by == SIZE:
         with reading_pool() as pool:
             return list(pool.map(partial(_size, root), items))
     if lacking := [sample.path for sample in items if sample.site is None]:
-        text = f"{len(lacking)} of {len(items)} images have no site: they may be of the one that is left out"
-        hint = "a column site in the table (or --column site=NAME) with a cell for each image, or --leave-out size"
+        text = f"{len(lacking)} of {len(items)} images have no site: they may belong to the site that is left out"
+        hint = "give each image a site in the column site of the table (or --column site=NAME), or use --leave-out size"
         raise OctcError("OCT-E209", text, hint=hint, place=shorten(lacking))
     sites = [str(sample.site) for sample in items]
     if same := same_names(sites):
-        text = f"{len(same)} sites are spelt in several ways: each would be trained on while it is left out"
-        raise OctcError("OCT-E209", text, hint="spell each in one way in the table", place=shorten(same))
+        text = f"{len(same)} sites have several spellings: a site would be in train while it is left out"
+        raise OctcError("OCT-E209", text, hint="use one spelling for each site in the table", place=shorten(same))
     return sites
 
 

@@ -1,4 +1,4 @@
-"""`octc data check`: is this data set whole, readable and free of leakage? Nothing is changed, everything is listed."""
+"""`octc data check`: tests whether a data set is complete, readable and free of leakage. Changes nothing."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ LEAKS = ("OCT-E210", "OCT-E211", "OCT-E212")
 
 @dataclass(frozen=True)
 class AuditReport:
-    """The outcome.
+    """Result of `audit`.
 
     Attributes:
-        counts: part -> class -> images; patients: part -> class -> known patients, None where none is known in the whole data
-            set. The part is "all" without an official split.
-        patient_ids: "known", "partial" or "unknown"; images_without_patient: how many images name none.
-        leakage: "none", "found", or why it cannot be excluded (of what may stand in two parts, official or drawn).
-        sizes, modes: "512x496" -> images.
-        white: class -> share of its images that have a white border (a class that differs can be told by it).
-        release: of the published data set that the test part comes from, as far as it can be told.
-        findings: end with exit code 1, or 3 for files that cannot be read. warnings end with 0.
-        others: files in the tree that are no image by their name; litter of a file system is not among them.
-        read: how many images were read. parts: folder -> the part that its name spells, of a class tree with parts.
-        left_out: {"path", "why"} of every file and folder that was not read; left_out_counts: why -> how many.
-        lines: all that in words.
-        values: type of the stored grey -> {"images", "low", "high"} over the set. value_range: that was stated, or None.
+        counts: part -> class -> number of images; patients: part -> class -> number of known patients, None if no patient of
+            the data set is known. The part is "all" without an official split.
+        patient_ids: "known", "partial" or "unknown"; images_without_patient: number of images without a patient id.
+        leakage: "none", "found", or the reason why leakage between parts (official or drawn) cannot be excluded.
+        sizes, modes: "512x496" (or mode) -> number of images.
+        white: class -> share of images with a white border (a network can learn a class by its border if the shares differ).
+        release: release of the published data set that the test part comes from, if it can be identified.
+        findings: exit code 1, or 3 for unreadable files. warnings: exit code 0.
+        others: files in the tree that are not images by name, without system files.
+        read: number of images. parts: folder -> part that its name denotes, for a class tree with parts.
+        left_out: {"path", "why"} of every file and folder that was not read; left_out_counts: why -> count.
+        lines: the same as text.
+        values: type of the stored grey values -> {"images", "low", "high"}. value_range: the stated range, or None.
     """
 
     dataset: str
@@ -99,13 +99,13 @@ def audit(
     """Check a data set.
 
     Args:
-        near: what a near-duplicate across parts is: "error", "warn" or "off" (not looked for).
-        expect: "published" makes every difference from the published counts a finding; "subset" allows fewer images.
-        scanned, read: progress of hashing and of decoding. samples: of the data set, where it was scanned already.
-        values: a stated value range, by which images are decoded.
+        near: how near-duplicates across parts are reported: "error", "warn" or "off" (no search).
+        expect: "published": any difference from the published counts is a finding; "subset": fewer images are accepted.
+        scanned, read: progress callbacks of hashing and decoding. samples: the scanned data set; None: scan it.
+        values: stated value range for decoding.
 
     Raises:
-        OctcError: E104 bad option, and what scanning raises (E205, E206, E207, E230, E231): such a tree cannot be counted.
+        OctcError: E104 an invalid option; E205, E206, E207, E230, E231 the data set cannot be scanned.
     """
     for value, allowed, option in ((near, NEAR, "--near-duplicates"), (expect, EXPECT, "--expect")):
         if value not in allowed:
@@ -167,7 +167,7 @@ def _table(samples: Samples, measure: Callable[[list[Sample]], Count]) -> dict[s
 
 
 def _unreadable(samples: Samples, facts: Sequence[ImageFacts]) -> Iterator[Finding]:
-    """One finding per code, every file named with its cause."""
+    """One finding per error code, which lists every file and the cause."""
     by_code: dict[str, list[str]] = defaultdict(list)
     for sample, fact in zip(samples.items, facts, strict=True):
         if fact.failure is not None:
@@ -178,21 +178,21 @@ def _unreadable(samples: Samples, facts: Sequence[ImageFacts]) -> Iterator[Findi
 
 
 def _copies(classes: Sequence[str], items: Sequence[Sample]) -> Iterator[Finding]:
-    """The same bytes more than once: under two classes, in two parts, or twice in one part."""
+    """Identical files: under two classes, in two parts, or twice in one part."""
     copies, conflicts = copies_in(items), contradicting(items)
     leaks = [same for same in copies if len({s.part for s in same}) > 1]
     inside = [same for same in copies if len({(s.label, s.targets) for s in same}) == 1 and len({s.part for s in same}) == 1]
     patients = sum(ids_of(same).patients > 1 for same in copies)
-    of_two = f", {patients} of them under two patients" if patients else ""
+    of_two = f", {patients} of them with two patients" if patients else ""
     if conflicts:
         listed = tuple(" = ".join(f"{s.path} ({classes[s.label]})" for s in same) for same in conflicts)
-        yield Finding("OCT-E213", f"{len(conflicts)} images lie under two classes", listed, "keep each under its true class")
+        yield Finding("OCT-E213", f"{len(conflicts)} images are in two classes", listed, "keep each in its true class only")
     if leaks:
         parts = " and ".join(sorted({str(s.part) for same in leaks for s in same}, key=("train", "val", "test").index))
         text = f"{len(leaks)} images are in both {parts} (same sha256)"
         yield Finding("OCT-E210", text, tuple(map(_equal, leaks)), "remove them from train")
     if inside:
-        text = f"{len(inside)} images are there more than once in one part{of_two}"
+        text = f"{len(inside)} images occur more than once in one part{of_two}"
         yield Finding("OCT-W210", text, tuple(map(_equal, inside)), "remove the copies (a split never separates them)")
 
 
@@ -217,8 +217,8 @@ def _a(kind: str) -> str:
 
 
 def _near(good: Sequence[tuple[Sample, ImageFacts]], known: PatientIds, near: str) -> Iterator[Finding]:
-    """Across train and test; without an official split, and inside each official part, across patients (across images, where
-    no patient is known)."""
+    """Near-duplicates across train and test. Without an official split, and inside each official part: across patients, or
+    across images if no patient is known."""
     seen = [(s, f.signs) for s, f in good if f.signs is not None]
     parts = [[pair for pair in seen if (pair[0].part == "test") == test] for test in (False, True)]
     inside: list[tuple[Sample, Sample, int]] = []
@@ -241,32 +241,32 @@ def _near(good: Sequence[tuple[Sample, ImageFacts]], known: PatientIds, near: st
 
 
 def _near_contradictions(classes: Sequence[str], good: Sequence[tuple[Sample, ImageFacts]]) -> Iterator[Finding]:
-    """Pairs that look the same and have different labels, whoever's they are; B-scans of one volume may look the same."""
+    """Near-duplicates with different labels, of any patients; B-scans of one volume are excluded."""
     seen = [(s, f.signs) for s, f in good if f.signs is not None]
     kinds = {label: number for number, label in enumerate(dict.fromkeys((s.label, s.targets) for s, _ in seen))}
     pairs = near_pairs([b for _, b in seen], groups=[kinds[s.label, s.targets] for s, _ in seen])
     torn = [(seen[i][0], seen[j][0], d) for i, j, d in pairs]
     torn = [(a, b, d) for a, b, d in torn if a.scan is None or b.scan is None or a.scan.volume != b.scan.volume]
     if listed := tuple(_alike(torn, classes)):
-        hint = "look at both: where they are one scan, keep it once, under its true class"
+        hint = "compare both: if they are the same scan, keep one of them, in its true class"
         yield Finding("OCT-W213", f"{len(listed)} pairs under two classes look the same", listed, hint)
 
 
 def _alike(pairs: Sequence[tuple[Sample, Sample, int]], classes: Sequence[str] = ()) -> Iterator[str]:
-    """Pairs in words, with their classes where those are given; the same bytes are another finding."""
+    """Pairs as text, with their classes if given. Identical files are excluded: they are another finding."""
     for one, other, differing in pairs:
         if one.sha256 != other.sha256:
             of = [f" ({classes[s.label]})" if classes else "" for s in (one, other)]
-            yield f"{one.path}{of[0]} ~ {other.path}{of[1]} ({differing} of 255 signs differ)"
+            yield f"{one.path}{of[0]} ~ {other.path}{of[1]} ({differing} of 255 hash bits differ)"
 
 
 def _published(spec: DatasetSpec, samples: Samples, expect: str) -> Iterator[Finding]:
-    """Fewer images than published are a subset (or an archive half unpacked); more are another data set."""
+    """Compare with the published counts: fewer images are a subset (or an incomplete archive), more are another data set."""
     if spec.published is None:
         return
-    more_parts = tuple(f"{top}/" for top, kind in samples.parts if kind == "val")  # not counted in the published ones
+    more_parts = tuple(f"{top}/" for top, kind in samples.parts if kind == "val")  # not part of the published counts
     whole = tuple(s for s in (*samples.items, *samples.left_out) if not s.path.startswith(more_parts))
-    found = _table(replace(samples, items=whole), len)  # as it was released
+    found = _table(replace(samples, items=whole), len)  # counts as released
     listed, more = [], False
     for part, classes in spec.published.items():
         for kind, count in classes.items():
@@ -283,11 +283,11 @@ def _published(spec: DatasetSpec, samples: Samples, expect: str) -> Iterator[Fin
 
 
 def _noted(good: Sequence[tuple[Sample, ImageFacts]]) -> Iterator[Finding]:
-    """Warnings of decoding and of the quality gate, one per code."""
+    """Warnings of decoding and of the quality check, one per code."""
     texts = {
         "OCT-W201": ("files whose name and content disagree on the format", "rename them"),
-        "OCT-W208": ("images were converted by rule", "none needed; the rule is the same everywhere"),
-        "OCT-W211": ("images are black or constant", "look at them"),
+        "OCT-W208": ("images were converted by a fixed rule", "no action needed; octc applies the same rule everywhere"),
+        "OCT-W211": ("images are black or uniform", "inspect them"),
     }
     by_code: dict[str, list[str]] = defaultdict(list)
     for sample, fact in good:

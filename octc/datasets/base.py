@@ -1,4 +1,4 @@
-"""Samples, what a data set is, and how a folder becomes samples."""
+"""Types of data sets: samples, findings, specifications."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from octc.stats.patients import PatientIds, patient_ids
 
 MODALITIES = ("oct", "fundus")
 UNLISTED = "in no row of the table"
-# fields of a sample, and what most have there
+# optional fields of a sample and their usual values, which JSON omits
 EXTRA: dict[str, Any] = {"targets": None, "eye": None, "modality": "oct", "scan": None, "site": None}
 
 
 @dataclass(frozen=True)
 class ScanOf:
-    """Which B-scan of which volume an image is.
+    """The volume and position of a B-scan.
 
     Attributes:
-        file: relative to the data set's root, with forward slashes. part: which volume of the file; index: which B-scan of it,
-            both from 0.
-        volume: digest of the volume's B-scans in their order, whatever the file is called: one eye at one time.
-        frames: B-scans of the volume. label: index of the class of the eye, None where it is not known.
-        shape: B-scans, rows and columns of a file without a header, which the table says; laterality: the same of its eye.
-        intensity: name of the mapping of its grey. spatial: whether the B-scans lie side by side, in their order.
+        file: path relative to the data set's root, with forward slashes. part: index of the volume in the file; index: index
+            of the B-scan in the volume; both from 0.
+        volume: digest of the volume's B-scans in order, independent of the file name: one eye at one time.
+        frames: number of B-scans of the volume. label: class index of the eye, None if unknown.
+        shape: B-scans, rows and columns of a file without a header, from the table; laterality: its eye, from the table.
+        intensity: name of the intensity mapping. spatial: whether consecutive B-scans are neighbours in space.
     """
 
     file: str
@@ -44,7 +44,7 @@ class ScanOf:
 
     @property
     def name(self) -> str:
-        """File, volume and B-scan in one: file.vol#0[12]."""
+        """File, volume and B-scan as one name: file.vol#0[12]."""
         return f"{self.file}#{self.part}[{self.index}]"
 
 
@@ -53,18 +53,18 @@ class Sample:
     """One image: a file, or a B-scan of a volume (octc/datasets/pictures.py reads both).
 
     Attributes:
-        path: relative to the data set's root, with forward slashes; of a B-scan its name.
-        label: index into the classes.
-        patient: the patient's id, or None where it is not known (the image is then its own group, and may be of anybody).
-        part: "train" or "test" where the layout has an official split, else None.
-        sha256: of the file, of a B-scan of its grey; the identity of an image (names are reused between releases). Empty for
-            what cannot be read, which `octc.datasets.pictures.read_picture` then refuses by name.
-        targets: indices of all its classes, where classes do not exclude each other (`label` is then the rarest of them, by
-            which a split is stratified); None where an image has one class.
-        eye: the eye's id, where images are judged together by eye.
+        path: path relative to the data set's root, with forward slashes; for a B-scan its name.
+        label: class index.
+        patient: patient id; None if unknown (the image is then a group of its own in a split).
+        part: "train" or "test" if the layout has an official split, else None.
+        sha256: SHA-256 of the file, or of the grey values of a B-scan; it identifies the image, because names are reused
+            between releases. Empty for an unreadable file, for which `octc.datasets.pictures.read_picture` raises.
+        targets: class indices of a multi-label image (`label` is then the rarest of them, for stratified splits); None for
+            an image with one class.
+        eye: id of the eye, if images are evaluated by eye.
         modality: one of MODALITIES.
-        scan: which B-scan of which volume it is; None for a file that is a picture.
-        site: where, or with which device, it was taken, as a table says; None where it says nothing.
+        scan: volume and position of a B-scan; None for an image file.
+        site: site or device of the acquisition, from the table; None if not stated.
     """
 
     path: str
@@ -80,7 +80,7 @@ class Sample:
 
     @property
     def file(self) -> str:
-        """The file that the image is read from, relative to the data set's root."""
+        """The file that contains the image, relative to the data set's root."""
         return self.path if self.scan is None else self.scan.file
 
     def has(self, k: int) -> bool:
@@ -88,7 +88,7 @@ class Sample:
         return self.label == k if self.targets is None else k in self.targets
 
     def to_json(self) -> dict[str, Any]:
-        """Without the fields that only some data sets have, where this one has them not."""
+        """The fields for JSON, without optional fields that have their usual value."""
         value = asdict(self)
         return {key: value[key] for key in value if key not in EXTRA or value[key] != EXTRA[key]}
 
@@ -100,13 +100,13 @@ class Sample:
 
 
 def sample_ids(samples: Sequence[Sample]) -> list[str]:
-    """Unique names of images: by content and by place, for the same file may stand in two places."""
+    """Unique ids of images, "sha256:path"; the same file may exist at two paths."""
     return [f"{one.sha256}:{one.path}" for one in samples]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found in a data set: its code, what it is in words, all it concerns, and the hint."""
+    """A problem or warning of a data set: code, message, all affected items, and a hint."""
 
     code: str
     message: str
@@ -114,17 +114,17 @@ class Finding:
     hint: str
 
     def error(self) -> OctcError:
-        """As an error that a command can end with; at most ten items are spelt out."""
+        """The finding as an error; at most ten items are listed."""
         return OctcError(self.code, self.message, hint=self.hint, place=self.place)
 
     @property
     def place(self) -> str | None:
-        """The first ten items in one line; line breaks in file names are spelt."""
+        """The first ten items in one line; line breaks in file names are escaped."""
         return shorten([item.replace("\n", "\\n") for item in self.items]) if self.items else None
 
 
 def unlisted(unread: Sequence[Left], table: str) -> Iterator[Finding]:
-    """Images on the disk that the table of a data set does not name."""
+    """Image files that the table of a data set does not list."""
     if listed := tuple(sorted(one.path for one in unread if one.why == UNLISTED)):
         yield Finding("OCT-W214", f"{len(listed)} images are in no row of {table}", listed, "they are not used")
 
@@ -136,19 +136,19 @@ def ids_of(samples: Iterable[Sample]) -> PatientIds:
 
 @dataclass(frozen=True)
 class Samples:
-    """A scanned data set: the classes in order and every image, sorted by path (B-scans of volumes by content).
+    """A scanned data set: class names in order, and all images sorted by path (B-scans of volumes by content).
 
     Attributes:
-        skipped: the unreadable files that `--skip-bad` left out: (path, why).
-        left_out: images that the scan itself left out (copies, contradicting labels); what was released holds them.
+        skipped: (path, reason) of unreadable files that `--skip-bad` left out.
+        left_out: images that the scan left out (copies, conflicting labels); the release contains them.
         notes: warnings (OCT-W...) about what was left out, linked or looks wrong.
-        unread: files and folders of the tree that are not among the images, and why.
-        parts: (folder, the part that its name spells: "train", "val" or "test") of a class tree with parts; (folder, "all")
-            of one whose class folders all lie in one folder below the root.
-        tree: the walk through the root that found all this.
-        rule: the rule that gave the patients, in words; "" where the layout gave them.
-        known_as: digest of all that was scanned, unreadable files too, under which a rule is kept.
-        may_lack: classes that val and test may lack, because somebody said so (`--allow-empty`).
+        unread: files and folders of the tree that are not among the images, and the reason.
+        parts: for a class tree with parts (folder, part that its name denotes: "train", "val" or "test"); (folder, "all") if
+            all class folders are in one folder below the root.
+        tree: result of walking through the root folder.
+        rule: the rule that gave the patient ids, as text; "" if the layout gave them.
+        known_as: digest of all scanned files, also unreadable ones; a stored patient rule is found by it.
+        may_lack: classes that the user allows to be absent from val and test (`--allow-empty`).
     """
 
     root: Path
@@ -171,7 +171,7 @@ class Samples:
 
     @property
     def digest(self) -> str:
-        """Digest of the content: classes, and path and sum of every image; of a B-scan its volume and number, not its file."""
+        """Digest of the classes, and of path, label and SHA-256 of every image; a B-scan is identified by volume and index."""
         rows = [[_place(s), s.label, s.sha256, *([list(s.targets)] if s.targets is not None else [])] for s in self.items]
         return sha256_bytes(canonical_json([self.classes, rows]))
 
@@ -182,7 +182,7 @@ def _place(sample: Sample) -> str:
 
 
 def scan_json(samples: Samples) -> dict[str, Any]:
-    """What was read as what and what was left out, whole: {"read", "parts", "left_out", "left_out_counts"}."""
+    """How folders were read, and everything that was left out: {"read", "parts", "left_out", "left_out_counts"}."""
     return {
         "read": len(samples.items), "parts": dict(samples.parts), "left_out": [asdict(one) for one in samples.unread],
         "left_out_counts": count_left(samples.unread),
@@ -190,7 +190,7 @@ def scan_json(samples: Samples) -> dict[str, Any]:
 
 
 def words_of_scan(items: Sequence[Sample], parts: Sequence[tuple[str, str]], unread: Sequence[Left]) -> list[str]:
-    """Lines that say what was read as what, and what was left out."""
+    """Text lines: how folders were read, and what was left out."""
     lines = []
     for top, kind in parts:
         count = sum(s.path.startswith(f"{top}/") for s in items)
@@ -208,11 +208,11 @@ Progress = Callable[[int, int], None]  # done, total
 
 @dataclass(frozen=True)
 class Reading:
-    """What a scan is told beside root, classes and layout (`octc.datasets.reading` makes one of options).
+    """Options of a scan besides root, classes and layout (`octc.datasets.reading` makes it from the command's options).
 
     Attributes:
-        columns: octc's name of a column -> what the table calls it. roots: folders that the table's images lie in; none: that
-            of the table. links: folders that links may lead into beside the root; None: links to folders are not followed.
+        columns: octc's column name -> name in the table. roots: folders with the table's images; empty: the table's folder.
+        links: folders besides the root that symbolic links may point into; None: links to folders are not followed.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -228,12 +228,12 @@ class DatasetSpec:
     """A data set octc knows.
 
     Attributes:
-        classes: in the order of the label index; None when the class folders give them (sorted by name).
-        scan: root, classes, progress, reading -> Samples; raises OctcError (E206, E218, E230, ...).
-        default_root: where it is looked for without `--data` and `OCTC_DATA`; None: it must be given.
-        note: printed beside every number that is measured on it, or empty.
-        fetched_as: the name that `octc data fetch` knows it by, or empty.
-        task: "multiclass" or "multilabel". modalities: of its images; two of them are for
+        classes: class names in the order of the label index; None: taken from the class folders (sorted by name).
+        scan: (root, classes, progress, reading) -> Samples; raises OctcError (E206, E218, E230, ...).
+        default_root: folder to use without `--data` and `OCTC_DATA`; None: one of them is required.
+        note: caveat printed with every metric on this data set, or empty.
+        fetched_as: name for `octc data fetch`, or empty.
+        task: "multiclass" or "multilabel". modalities: modalities of the images; data sets with two are for
             octc train retnet-teacher and retnet-student.
     """
 
@@ -255,7 +255,7 @@ class DatasetSpec:
 
 
 def copies_in(items: Iterable[Sample]) -> list[list[Sample]]:
-    """Images whose bytes are there more than once, in the order in which they come; what could not be read is none."""
+    """Groups of identical images (same SHA-256), in order of appearance; unreadable files are ignored."""
     by_sum: dict[str, list[Sample]] = {}
     for sample in items:
         if sample.sha256:
@@ -264,5 +264,5 @@ def copies_in(items: Iterable[Sample]) -> list[list[Sample]]:
 
 
 def contradicting(items: Iterable[Sample]) -> list[list[Sample]]:
-    """Those of them whose labels differ."""
+    """Groups of identical images whose labels differ."""
     return [same for same in copies_in(items) if len({(s.label, s.targets) for s in same}) > 1]

@@ -1,4 +1,4 @@
-"""How many calibration images each class gives: known from a split, before anything is trained."""
+"""Number of INT8 calibration images per class; it follows from the split, before training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 def equal_shares(have: Mapping[K, int], wanted: int) -> dict[K, int]:
-    """How many of each class are taken of those that there are: equal shares as far as the classes reach.
+    """Number of images to take from each class: equal shares, as far as each class has enough images.
 
     >>> equal_shares({"CNV": 100, "DME": 50, "DRUSEN": 5}, 60)
     {'CNV': 28, 'DME': 27, 'DRUSEN': 5}
@@ -27,12 +27,12 @@ def equal_shares(have: Mapping[K, int], wanted: int) -> dict[K, int]:
 
 
 def calibration_counts(train: Sequence[Sample], classes: Sequence[str], wanted: int) -> dict[str, int]:
-    """Class -> calibration images of a stratified draw (by `Sample.label`)."""
+    """Class name -> number of calibration images in a stratified draw (by `Sample.label`)."""
     return equal_shares({name: sum(s.label == k for s in train) for k, name in enumerate(classes)}, wanted)
 
 
 def check_counts(counts: dict[str, int]) -> None:
-    """Refuse a calibration set that cannot do, with the images of each class (OctcError E214)."""
+    """Refuse a calibration set that is too small; the message has the counts per class (OctcError E214)."""
     filled = sum(count > 0 for count in counts.values())
     if sum(counts.values()) < MINIMUM or filled < 2:
         text = f"{sum(counts.values())} calibration images of {filled} classes ({words_of_counts(counts)})"
@@ -40,12 +40,12 @@ def check_counts(counts: dict[str, int]) -> None:
 
 
 def check_count(count: int) -> None:
-    """Refuse fewer calibration images of a network of one's own than can do (OctcError E214)."""
+    """Refuse too few calibration images for `octc.quantize` (OctcError E214)."""
     if count < MINIMUM:
         text = f"{count} calibration images"
         raise OctcError("OCT-E214", text, hint=f"give at least {MINIMUM} training images", place="calibration")
 
 
 def words_of_counts(counts: dict[str, int]) -> str:
-    """ "CNV 128, DME 128, DRUSEN 9"."""
+    """The counts as text: "CNV 128, DME 128, DRUSEN 9"."""
     return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -1,5 +1,5 @@
-"""Which class a class folder is of, where its name alone does not say so: letter case, patients as class folders, copies of a
-whole tree. The reading that fits is taken where there is one only, and said (OCT-W222); else it is refused or offered."""
+"""The class of a class folder in unclear cases: names that differ in letter case, patient folders instead of class folders,
+copies of a whole tree. An unambiguous case is resolved with a warning (OCT-W222); otherwise the tree is refused with a hint."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from octc.datasets.parts import Parts
 from octc.datasets.tree import COPY, Tree, joined
 from octc.machine.cpu import reading_pool
 
-NUMBERED = re.compile(r"(.*?[^\W\d_])[\s_-]*(\d+)")  # of Duke: AMD1, AMD2, ..., NORMAL15
+NUMBERED = re.compile(r"(.*?[^\W\d_])[\s_-]*(\d+)")  # folders of the Duke data set: AMD1, AMD2, ..., NORMAL15
 PERSON = re.compile(r"(.*?)[\s_-]*\d+(?:[\s_-]*(?:O[DSU]|[RL]E?|right|left))?", re.IGNORECASE)  # P007_OD, 1037
-MANY = 12  # numbers of one word, or of none: more than there are grades
-SURE, POSSIBLE = 6, 2  # numbers of each word: fewer could be grades or types, which are classes
+MANY = 12  # numbered folders with one word, or none: more than a disease has grades
+SURE, POSSIBLE = 6, 2  # numbered folders per word: fewer could be grades or types, which are classes
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """Classes of a tree: (top, folder in it) -> class. patients: a folder is one of those. notes: what was decided."""
+    """Classes of a tree. of: (top folder, class folder) -> class. patients: each folder is a patient. notes: decisions made."""
 
     names: tuple[str, ...]
     of: Mapping[tuple[str, str], str]
@@ -34,7 +34,7 @@ class ClassFolders:
 
 
 def plain(name: str) -> str:
-    """A class name for comparing: without letter case, blanks for underscores, none at its ends.
+    """A class name normalised for comparison: case-folded, underscores as blanks, stripped.
 
     >>> plain(" Wet_AMD") == plain("wet  amd"), plain("DR+") == plain("DR")
     (True, False)
@@ -43,13 +43,13 @@ def plain(name: str) -> str:
 
 
 def class_names(tree: Tree, parts: Parts, given: Sequence[str] | None) -> ClassFolders:
-    """The class of each class folder.
+    """Determine the class of each class folder.
 
     Args:
-        given: classes in their order, where they are known.
+        given: class names in order, if known.
 
     Raises:
-        OctcError: E206 two folders of one part differ in letter case, blanks or the form of an accent only.
+        OctcError: E206 two folders of one part differ only in letter case, blanks or the encoding of an accent.
     """
     folders = [(top, name) for top, _ in parts.tops for name in tree.inside[top]]
     for top, _ in parts.tops:
@@ -62,8 +62,10 @@ def class_names(tree: Tree, parts: Parts, given: Sequence[str] | None) -> ClassF
         first.setdefault(plain(name), name)
     of = {(top, name): first[plain(name)] for top, name in folders}
     other = sorted({f"{name} = {one}" for (_, name), one in of.items() if name != one})
-    text = f"{len(other)} class folders are spelt in another way and read as one class"
-    notes = (Finding("OCT-W222", text, tuple(other), "none needed; spell each class in one way"),) if other else ()
+    text = f"{len(other)} class folders have another spelling of a class name and are read as that class"
+    notes = (
+        (Finding("OCT-W222", text, tuple(other), "no action needed; to avoid the warning use one spelling"),) if other else ()
+    )
     names = tuple(given) if given is not None else tuple(sorted(set(of.values())))
     return ClassFolders(names, of, notes=(*notes, *(_perhaps_numbered(tree, folders) if given is None else ())))
 
@@ -75,28 +77,28 @@ def _refuse_twins(tree: Tree, top: str) -> None:
     if same := next((names for names in twins.values() if len(names) > 1), None):
         place = tree.root / top
         alike = len({unicodedata.normalize("NFC", name) for name in same}) < len(same)
-        how = "in how an accent is stored" if alike else "in letter case or blanks"
-        text = f"class folders that differ {how} only: {', '.join(map(ascii if alike else repr, same))}"
+        how = "in the encoding of an accent" if alike else "in letter case or blanks"
+        text = f"class folders that differ only {how}: {', '.join(map(ascii if alike else repr, same))}"
         one, other = (shlex.quote(str(place / name)) for name in same[:2])
         hint = f"if they are one class: mv -n {other}/* {one}/ && rmdir {other}; if not: give one of them another name"
         raise OctcError("OCT-E206", text, hint=hint, place=str(place))
 
 
 def _refuse_nested(tree: Tree, top: str) -> None:
-    """A folder among the classes that holds those classes itself: the tree again, and not the same."""
+    """Refuse a folder among the class folders that contains the same class folders again, with different content."""
     names = {plain(name) for name in tree.inside[top]}
     for name in tree.inside[top]:
         core = _core(tree, joined(top, name))
         inner = [one for one in tree.inside[core] if plain(one) in names and tree.below.get(joined(core, one))]
         if len(inner) > 1:
             here, there = (shlex.quote(str(tree.root / place)) for place in (top, core))
-            text = f"{name} lies among the class folders and holds {', '.join(inner)} itself"
+            text = f"{name} is among the class folders and contains {', '.join(inner)} itself"
             hint = f"--data {there} reads it alone; or move it out of {here}"
             raise OctcError("OCT-E206", text, hint=hint, place=str(tree.root / top))
 
 
 def _words(tree: Tree, folders: Sequence[tuple[str, str]]) -> dict[str, set[str]] | None:
-    """Word -> its numbers, where every folder with images is called WORD NUMBER and there are several words; else None."""
+    """Word -> its numbers, if every folder with images is named WORD NUMBER with several words; else None."""
     found: dict[str, set[str]] = defaultdict(set)
     for top, name in folders:
         if not tree.below.get(joined(top, name)):
@@ -115,11 +117,11 @@ def _numbered(tree: Tree, folders: Sequence[tuple[str, str]]) -> ClassFolders | 
     of = {(top, name): match[1] for top, name in folders if (match := NUMBERED.fullmatch(name))}
     text = f"{len(of)} folders are read as patients of {len(words)} classes: {', '.join(sorted(words))}"
     listed = tuple(sorted({name for _, name in of}))
-    return ClassFolders(tuple(sorted(words)), of, True, (Finding("OCT-W222", text, listed, "none needed if they are"),))
+    return ClassFolders(tuple(sorted(words)), of, True, (Finding("OCT-W222", text, listed, "no action needed if they are"),))
 
 
 def _perhaps_numbered(tree: Tree, folders: Sequence[tuple[str, str]]) -> Iterator[Finding]:
-    """Folders that are read as classes and may be patients."""
+    """Warnings about folders that are read as classes but may be patients."""
     words = _words(tree, folders)
     full = sorted({name for top, name in folders if tree.below.get(joined(top, name))})
     alike = {match[1].casefold() for name in full if (match := PERSON.fullmatch(name))}
@@ -137,8 +139,10 @@ def _perhaps_numbered(tree: Tree, folders: Sequence[tuple[str, str]]) -> Iterato
 
 
 def without_copies(tree: Tree) -> tuple[Tree, str, tuple[Finding, ...]]:
-    """The tree without folders that hold, byte for byte, what lies beside them too: an archive that was packed twice. And the
-    folder from which it is to be read."""
+    """Remove folders with identical copies of their sibling folders (an archive that was packed twice).
+
+    Returns: the tree, the folder to read it from, and warnings.
+    """
     base = _core(tree, "")
     full = [name for name in tree.inside[base] if tree.below.get(joined(base, name))]
     twice = _siblings(tree, base, full)
@@ -147,20 +151,22 @@ def without_copies(tree: Tree) -> tuple[Tree, str, tuple[Finding, ...]]:
         return tree, "", ()
     for folder in copies:
         tree = tree.without(folder, COPY)
-    text = f"{len(copies)} folders hold the same images again, byte for byte, and are left out"
-    note = Finding("OCT-W222", text, tuple(f"{one}/" for one in copies), "none needed; rm -r what is not needed")
+    text = f"{len(copies)} folders contain identical copies of other folders and are left out"
+    note = Finding(
+        "OCT-W222", text, tuple(f"{one}/" for one in copies), "no action needed; delete the copies to avoid the warning"
+    )
     return tree, _core(tree, "") if twice else "", (note,)
 
 
 def _core(tree: Tree, folder: str) -> str:
-    """Where a folder begins to branch."""
+    """The first folder below `folder` (or itself) that has more than one subfolder."""
     while len(names := tree.inside[folder]) == 1 and tree.below.get(joined(folder, names[0])) == tree.below.get(folder):
         folder = joined(folder, names[0])
     return folder
 
 
 def _siblings(tree: Tree, base: str, full: Sequence[str]) -> list[str]:
-    """All folders of `full` but the one that is to be read, where they hold one tree."""
+    """If all folders of `full` contain the same tree: all of them but the one to read."""
     cores = sorted((_core(tree, joined(base, name)) for name in full), key=lambda core: (core.count("/"), core))
     if len(cores) < 2 or any(len(tree.inside[core]) < 2 for core in cores):
         return []
@@ -174,7 +180,7 @@ def _siblings(tree: Tree, base: str, full: Sequence[str]) -> list[str]:
 
 
 def _inside(tree: Tree, base: str, full: Sequence[str]) -> list[str]:
-    """The one folder that holds all that lies beside it."""
+    """The folder that contains a copy of everything beside it, if there is one."""
     whole = tree.below.get(base, 0)
     for name in full:
         folder = joined(base, name)
@@ -191,7 +197,7 @@ def _listing(tree: Tree, folder: str) -> list[str]:
 
 
 def _same(tree: Tree, one: tuple[str, Sequence[str]], other: tuple[str, Sequence[str]]) -> bool:
-    """Whether two folders hold the same files, by name and by content, in folders of their own."""
+    """Whether two folders contain the same subfolders and files, by name and content."""
     names = sorted(one[1])
     if names != sorted(other[1]) or not all("/" in name for name in names):
         return False

@@ -1,4 +1,4 @@
-"""B-scans that are samples, put together as the volumes that they are of: what an answer for an eye is judged by."""
+"""Groups B-scan samples by volume, to evaluate predictions per eye."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class EyeOf:
     """A volume whose B-scans are all among the samples, with the label of its eye.
 
     Attributes:
-        id: digest of the volume; of copies also which. name: file and volume. samples: places of its B-scans, in their order.
-        places: of the B-scans along the eye, as `aggregate` takes them.
+        id: digest of the volume, with a number for copies. name: file and volume. samples: indices of its B-scans in the
+            samples, in order.
+        places: positions of the B-scans across the eye, for `aggregate`.
     """
 
     id: str
@@ -29,12 +30,12 @@ class EyeOf:
     places: tuple[float, ...] | None
 
     def scores(self, probabilities: Floats) -> EyeScores:
-        """With the probabilities [n, K] of all samples."""
+        """The scores of this eye, from the probabilities [n, K] of all samples."""
         return EyeScores(probabilities[list(self.samples)], self.label, self.patient, self.places)
 
 
 def eyes_among(samples: Sequence[Sample]) -> tuple[list[EyeOf], int]:
-    """The eyes that can be judged, and how many volumes cannot: their eye has no label, or B-scans of them are missing."""
+    """The eyes that can be evaluated, and the number of volumes that cannot: no label of the eye, or missing B-scans."""
     found, left, seen = [], 0, dict[str, int]()
     for chosen in volumes_among(samples):
         scan = samples[chosen[0]].scan
@@ -51,7 +52,7 @@ def eyes_among(samples: Sequence[Sample]) -> tuple[list[EyeOf], int]:
 
 
 def eye_answers(eyes: Sequence[EyeOf], probabilities: Floats, how: Aggregation) -> Floats:
-    """Probabilities of the eyes [eyes, K] from those of all samples [n, K]; classes exclude each other."""
+    """Aggregate probabilities of all samples [n, K] to probabilities of the eyes [eyes, K]; for mutually exclusive classes."""
     rows = [aggregate(probabilities[list(eye.samples)], how, places=eye.places) for eye in eyes]
     found: Floats = np.stack(rows)
     return found

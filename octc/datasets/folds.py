@@ -1,11 +1,10 @@
-"""Cross-validation by patient: every image that may be trained on is held out exactly once, or one acquisition at a time.
+"""Cross-validation by patient: each training image is held out exactly once, in k folds or one acquisition at a time.
 
-An image whose patient is not known is a group of its own, as in `octc.datasets.split`.
+An image without a known patient is a group of its own, as in `octc.datasets.split`.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,19 +17,18 @@ from octc.datasets.base import Sample, Samples, ids_of
 from octc.datasets.split import OFFICIAL, Split, apart, check_classes, check_split, drawn, groups_of, without
 from octc.stats.patients import UNKNOWN
 
-INNER = 0.2  # share of what a fold trains on that chooses the epoch
-LEAST = 5  # patients of each class without which an acquisition is no fold: its figures would say nothing
+INNER = 0.2  # share of a fold's training images used to choose the epoch
+LEAST = 5  # minimum patients per class of an acquisition for a fold: with fewer its metrics are meaningless
 
 
 def make_folds(samples: Samples, dataset: str, k: int, seed: int, val: float = INNER) -> list[Split]:
-    """`k` patient-grouped stratified folds, each a Split: `test` is what the fold holds out, `val` an inner share of the rest.
+    """Make `k` stratified folds grouped by patient. Each is a Split: `test` is held out, `val` is a share of the rest.
 
-    Where the layout has an official test part, folds are made inside train (without images of its patients, which are
-    dropped), and every fold carries the official test as the part "official": out-of-fold figures and figures on the fixed
-    test are two things and are named so.
+    With an official test part, folds are made inside train (images of patients in the test part are dropped), and every fold
+    has the official test as the part "official". Out-of-fold metrics and metrics on the official test are reported separately.
 
     Raises:
-        OctcError: E104 fewer than two folds, E207 a class that too few patients have.
+        OctcError: E104 fewer than two folds; E207 a class with too few patients.
     """
     if k < 2:
         raise OctcError("OCT-E104", f"{k} folds", hint="--folds 5: at least 2", place="--folds")
@@ -52,22 +50,24 @@ def make_folds(samples: Samples, dataset: str, k: int, seed: int, val: float = I
 
 
 def _fold(samples: Samples, dataset: str, seed: int, parts: dict[str, tuple[Sample, ...]]) -> Split:
-    """A split of these parts, without an official test where there is none."""
+    """A split with these parts; without the part "official" if it is empty."""
     known = {name: items for name, items in parts.items() if items or name != OFFICIAL}
     return Split(dataset, samples.classes, seed, known, may_lack=samples.may_lack)
 
 
 def leave_out(samples: Samples, dataset: str, by: str, seed: int, val: float = INNER) -> list[Split]:
-    """A fold for each acquisition, the one with most images first: `test` is all that it has, and nobody in it is trained on.
+    """Leave-one-acquisition-out cross-validation: one fold per acquisition, the one with most images first.
 
-    This is leave-one-group-out cross-validation: it tells how a network does on images of another device or protocol than it
-    has seen. An acquisition with fewer than LEAST patients of a class is left out together with the others of its kind; where
-    they are too few even together they are trained on and never left out (`never_left_out`). The official test, where there is
-    one, is a part of every fold, as in `make_folds`. by: "size" or "site", of `octc.datasets.acquisitions.acquisitions_of`.
+    `test` of a fold is the whole acquisition, and none of its patients is in train or val. The metrics estimate performance on
+    a device or protocol that the network has not seen. Acquisitions with fewer than LEAST patients of a class are left out
+    together; if even together they have too few, every fold trains on them (`never_left_out`). An official test is a part of
+    every fold, as in `make_folds`.
+
+    by: "size" or "site", as in `octc.datasets.acquisitions.acquisitions_of`.
 
     Raises:
-        OctcError: E207 fewer than two acquisitions that can be left out, or one without whose patients a class has no images
-            to train on, E233 a class that is left nowhere, and what `acquisitions_of` raises.
+        OctcError: E207 fewer than two acquisitions can be left out, or without one of them a class has no training images;
+            E233 a class is absent from val or test; and the errors of `acquisitions_of`.
     """
     rest, official, dropped = apart(samples)
     names, small = _left_out(rest, acquisitions_of(samples.root, rest, by), samples, by)
@@ -85,22 +85,22 @@ def leave_out(samples: Samples, dataset: str, by: str, seed: int, val: float = I
             check_classes(split)
         except OctcError as error:
             beside = f", with {lost} other images of its patients" if lost else ""
-            text = f"where {by} {name} is left out{beside}: {error.message}"
-            hint = f"--folds 5, or --leave-out by what fewer patients share; or {error.hint}"
+            text = f"with {by} {name} left out{beside}: {error.message}"
+            hint = f"use --folds 5, or group by something that fewer patients share; or {error.hint}"
             raise OctcError(error.code, text, hint=hint, place="--leave-out") from error
         folds.append(split)
     return folds
 
 
 def never_left_out(folds: Sequence[Split]) -> int:
-    """How many images are of acquisitions that none of the folds leaves out, so that all of them train on these."""
+    """Number of images of acquisitions that no fold leaves out; every fold trains on them."""
     tested = {s.path for fold in folds for part in ("test", OFFICIAL) for s in fold.parts.get(part, ())}
     return len({s.path for fold in folds for part in ("train", "val") for s in fold.parts[part]} - tested)
 
 
 def _left_out(items: Sequence[Sample], names: Sequence[str], samples: Samples, by: str) -> tuple[list[str], str]:
-    """The fold of each image by name, "" where it is never left out, and the name of the fold of small acquisitions, "" where
-    there is none (OctcError E207 where there are no two folds)."""
+    """The name of each image's fold ("": never left out), and the name of the fold of small acquisitions ("": none).
+    OctcError E207: there are fewer than two folds."""
     people: dict[str, list[set[int]]] = defaultdict(lambda: [set() for _ in samples.classes])
     groups = groups_of(items)
     for sample, name, group in zip(items, names, groups, strict=True):
@@ -115,7 +115,7 @@ def _left_out(items: Sequence[Sample], names: Sequence[str], samples: Samples, b
     if len(whole) + bool(rest) < 2:
         counts = {name: min(len(own[k]) for k in asked) for name, own in people.items()}
         told = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items(), key=lambda one: -one[1])[:10])
-        text = f"{len(whole) + bool(rest)} acquisitions by {by} can be left out; patients of the class with fewest: {told}"
+        text = f"{len(whole) + bool(rest)} acquisitions by {by} can be left out; patients in the smallest class of each: {told}"
         raise OctcError("OCT-E207", text, hint=f"each needs {LEAST} patients of every class; or --folds 5", place="--leave-out")
     return [name if name in whole else rest for name in names], rest
 
@@ -123,24 +123,24 @@ def _left_out(items: Sequence[Sample], names: Sequence[str], samples: Samples, b
 def _numbers(
     items: Sequence[Sample], classes: Sequence[str], k: int, rng: np.random.Generator, may_lack: Sequence[str]
 ) -> list[int]:
-    """The fold of each image. Groups come largest first (ties in random order), each into the fold that has least of its
-    classes so far: that is where the sum of squared class shares grows least. Every fold gets busy and quiet patients."""
+    """The fold index of each image. Groups are assigned largest first (ties in random order), each to the fold where the sum of
+    squared class shares grows least, so that every fold gets patients with many and with few images."""
     members: dict[int, list[int]] = defaultdict(list)
     for i, group in enumerate(groups_of(items)):
         members[group].append(i)
     groups = [(chosen, Counter(items[i].label for i in chosen)) for _, chosen in sorted(members.items())]
     people = Counter(label for _, counts in groups for label in counts)
-    asked = [label for label, name in enumerate(classes) if name not in may_lack]
-    if few := [f"{classes[label]} ({people[label]})" for label in asked if people[label] < k]:
+    needed = {label: 2 if name in may_lack else k for label, name in enumerate(classes)}  # train may not lack a class
+    if few := [label for label, count in needed.items() if people[label] < count]:
         whole = "images" if ids_of(items).state == UNKNOWN else "patients"
-        text = f"{k} folds need {k} {whole} of each class; too few: {', '.join(few)}"
-        least = min(people[label] for label in asked)
-        names = shlex.quote(",".join(classes[label] for label in asked if people[label] < 2))
-        more = f"add {whole}: a fold holds out whole {whole}; or --allow-empty {names}"
+        named = ", ".join(f"{classes[label]} ({people[label]})" for label in few)
+        text = f"{k} folds need {k} {whole} of each class, and 2 of one that val and test may lack; too few: {named}"
+        least = min(people[label] for label in few)
+        more = f"add {whole}: a fold holds out whole {whole}, and trains on the others; or leave the class out"
         hint = f"--folds {least}" if least >= 2 else more
         raise OctcError("OCT-E207", text, hint=hint, place="--folds")
     totals = Counter(s.label for s in items)
-    held = [[0.0] * len(classes) for _ in range(k)]  # share of each class that a fold has
+    held = [[0.0] * len(classes) for _ in range(k)]  # share of each class in each fold
     images = [0] * k
     number = [0] * len(items)
     order = [groups[j] for j in rng.permutation(len(groups))]

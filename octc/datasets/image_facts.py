@@ -1,4 +1,4 @@
-"""What decoding every image once tells: size, mode, borders, brightness, the perceptual hash, or why it cannot be read."""
+"""Facts from decoding every image once: size, mode, borders, brightness, perceptual hash, or the reason of a failure."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from octc.imaging.preprocess import quality_notes
 from octc.imaging.value_range import doubts, stored_values
 from octc.machine.cpu import reading_pool
 
-WHITE, BORDER = 250, 0.05  # grey level; share of the outermost pixels from which an image counts as having a white border
-LOOKED = 64  # images whose stored values are looked at before a training
+WHITE, BORDER = 250, 0.05  # grey level; minimum share of white edge pixels for a white border
+LOOKED = 64  # images whose stored value range is checked before a training
 UCSD_TEST = 1000  # images of the official test part, in either release
-UCSD_RELEASES = {"v2": ((512, 496), 633), "v3": ((1024, 496), 635)}  # the size of most test images, patients of the test part
+UCSD_RELEASES = {"v2": ((512, 496), 633), "v3": ((1024, 496), 635)}  # commonest size and patients of the test part
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What decoding one image told; `failure` is (code, message) where it could not be read.
+    """Facts of one decoded image; `failure` is (code, message) if it cannot be read.
 
     Attributes:
         edge: share of the outermost pixels that are white.
-        stored: type, least and largest of the grey values that the file holds; None of a B-scan in a volume.
-        mean, square: per channel (three, equal for grey), of values in [0, 1]: the mean, and the mean of the squares.
+        stored: type, minimum and maximum of the grey values in the file; None for a B-scan of a volume.
+        mean, square: mean and mean square per channel (three, equal for grey images), of values in [0, 1].
     """
 
     size: tuple[int, int] = (0, 0)
@@ -51,7 +51,7 @@ class ImageFacts:
 def read_facts(
     root: Path, items: Sequence[Sample], progress: Progress | None = None, values: Values | None = None
 ) -> list[ImageFacts]:
-    """Decode every image once, in threads (Pillow lets go of the interpreter). values: a stated value range."""
+    """Decode every image once, in threads (Pillow releases the GIL). values: stated value range, or None."""
     facts: list[ImageFacts] = []
     with reading_pool() as pool:
         for fact in pool.map(partial(_facts, root, values), items):
@@ -81,21 +81,21 @@ def _facts(root: Path, values: Values | None, sample: Sample) -> ImageFacts:
 
 
 def _stored(sample: Sample, decoded: Decoded, pixels: npt.NDArray[np.uint8]) -> tuple[str, float, float] | None:
-    """What a file holds: of 8 bits, the grey that was decoded (before a stated range, which is for them too where it ends at
-    255)."""
+    """Type, minimum and maximum of the stored grey values. For 8 bits these are the decoded values, before a stated value
+    range is applied."""
     if decoded.stored is not None or sample.scan is not None:
         return decoded.stored
     return "uint8", float(pixels.min()), float(pixels.max())
 
 
 def value_notes(stored: Iterable[tuple[str, float, float] | None], values: Values | None, of: str = "") -> Iterator[Finding]:
-    """What has to be known of the stored values of a set (OCT-W223). of: which images were looked at, if not all."""
+    """Warnings about the stored grey values of a data set (OCT-W223). of: text about the checked images, if not all were."""
     for text, hint in doubts(stored_values(one for one in stored if one is not None), values):
         yield Finding("OCT-W223", f"{of}{text}", (), hint)
 
 
 def look_at_values(samples: Samples, values: Values | None) -> list[Finding]:
-    """`value_notes` of some images of a set, at even distances; those that cannot be read are somebody else's to name."""
+    """`value_notes` for evenly spaced images of a data set; unreadable ones are skipped, since other checks report them."""
     items = [s for s in samples.items if s.scan is None]
     chosen = [items[i * len(items) // LOOKED] for i in range(LOOKED)] if len(items) > LOOKED else items
     facts = read_facts(samples.root, chosen)
@@ -104,13 +104,13 @@ def look_at_values(samples: Samples, values: Values | None) -> list[Finding]:
 
 
 def _white_edge(pixels: npt.NDArray[np.uint8]) -> float:
-    """Share of the outermost pixels [H, W] that are white."""
+    """Share of the edge pixels of an image [H, W] that are white."""
     edge = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
     return float((edge >= WHITE).mean())
 
 
 def _moments(pixels: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and mean square of values in [0, 1], per channel; exact, from the histogram."""
+    """Mean and mean square per channel of values in [0, 1], exact from the histogram."""
     planes = [pixels] if pixels.ndim == 2 else [pixels[..., c] for c in range(3)]
     levels = np.arange(256) / 255.0
     mean, square = [], []
@@ -122,15 +122,15 @@ def _moments(pixels: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[fl
 
 
 def sizes_of(facts: Sequence[ImageFacts]) -> dict[str, int]:
-    """ "512x496" -> images, most frequent first."""
+    """Size "512x496" -> number of images, most frequent first."""
     return dict(Counter(f"{f.size[0]}x{f.size[1]}" for f in facts if f.failure is None).most_common())
 
 
 def tell_release(items: Sequence[Sample], facts: Sequence[ImageFacts]) -> str:
-    """Which release of UCSD the test part comes from, or "" where it cannot be told.
+    """The release of UCSD that the test part comes from; "" if it cannot be determined.
 
-    The whole test part is told by its number of patients, a subset by the size of most of its images (X4: the two test
-    parts share no patient, so a figure says nothing without its release).
+    The complete test part is identified by its number of patients, a subset by the most frequent image size. The test parts of
+    the two releases share no patient, so a metric is only meaningful together with its release.
     """
     test = [(s, f) for s, f in zip(items, facts, strict=True) if s.part == "test" and f.failure is None]
     if not test:

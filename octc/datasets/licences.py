@@ -1,7 +1,7 @@
-"""Under which licences an artifact's data, start weights and teachers stand, and whether they allow a use.
+"""Licences of an artifact's data, pretrained weights and teachers, and whether they allow an intended use.
 
-What is known beats what a copy says: a digest first, then the name or the network, then the tag of the copy. A licence that
-nobody knows allows nothing that is asked for. This is a table with sources, and no advice of a lawyer.
+The table here has precedence over the tag of a copy: first by digest, then by name or network, then the tag itself. An unknown
+licence does not allow the requested use. The table cites its sources; it is not legal advice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from octc.schemas.licences import USES
 
 ALLOWED, REFUSED, UNCLEAR = "allowed", "refused", "unclear"
 YOURS = "yours"
-# words of a licence, without letter case -> whether it allows a commercial use; the first that is found counts
+# pattern of a licence name (case-insensitive) -> whether it allows commercial use; the first match decides
 WORDS = (
     (r"\bnc\b|non.?commercial|research (only|use)|for research|academic", REFUSED),
     (r"apache|\bmit\b|\bbsd|\bcc0\b|public domain|\bcc.by.(4|3)|\bcc.by$|\bcc.by.sa|\bisc\b|^none$|^yours$", ALLOWED),
@@ -29,10 +29,10 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Known:
-    """A set of weights or data that is known whatever a copy of it says.
+    """Weights or data with a known licence, whatever a copy states.
 
     Attributes:
-        name: in reports. pattern: of its sources or networks, without letter case. licence: as its owner states it.
+        name: name in reports. pattern: case-insensitive pattern of its sources or networks. licence: as the owner states it.
         source: where the owner states it. digests: SHA-256 of its files.
     """
 
@@ -69,7 +69,7 @@ WEIGHTS = (
         ("9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",),
     ),
 )
-# data sets that share images: (one, the other, how, where it is stated)
+# data sets that share images: (one, the other, how, source)
 OVERLAPS = (
     ("octmnist", "ucsd", "made from it: cropped and made small", "Yang et al. 2023, MedMNIST v2"),
     ("oct-c8", "ucsd", "collected from it and from other sets", "kaggle.com/datasets/obulisainaren/retinal-oct-c8"),
@@ -81,12 +81,13 @@ OVERLAPS = (
 
 @dataclass(frozen=True)
 class Term:
-    """What one part of an artifact's making allows.
+    """The licence of one ingredient of an artifact.
 
     Attributes:
-        what: "data set", "start weights", "teacher" (its weights), "teacher's start weights". name: which.
-        licence: the one that counts; stated: what its copy or the registry says. use: for a commercial one: "allowed",
-            "refused" or "unclear". why: how that is known. source: where it is stated.
+        what: "data set", "start weights" (pretrained weights), "teacher" (its weights), "teacher's start weights". name: its
+            name.
+        licence: the effective licence; stated: the licence that the copy or the registry states. use: commercial use is
+            "allowed", "refused" or "unclear". why: basis of this. source: where the licence is stated.
     """
 
     what: str
@@ -102,7 +103,7 @@ class Term:
 
 
 def use_of(licence: str) -> str:
-    """Whether a licence allows a commercial use, by its words.
+    """Whether a licence allows commercial use, inferred from its name.
 
     >>> use_of("CC-BY-NC-4.0"), use_of("CC BY 4.0"), use_of("Apache-2.0"), use_of("as its source states")
     ('refused', 'allowed', 'allowed', 'unclear')
@@ -112,10 +113,10 @@ def use_of(licence: str) -> str:
 
 
 def terms_of(lineage: Mapping[str, Any], model: str, own: Sequence[Known] = ()) -> tuple[Term, ...]:
-    """The terms of an artifact, from its lineage and its network.
+    """The licence terms of an artifact, from its lineage and network.
 
     Args:
-        own: what the user knows, before octc's table (`read_known`).
+        own: licences that the user states (`read_known`); they precede octc's table.
     """
     return tuple(_terms(lineage, model, (*own, *WEIGHTS)))
 
@@ -149,7 +150,7 @@ def _data(name: str, known: Sequence[Known]) -> Term:
 
 def _weights(what: str, model: str, weights: Any, known: Sequence[Known]) -> Term:
     facts = weights if isinstance(weights, dict) else {}
-    if isinstance(lender := facts.get("lent_by"), dict):  # of a teacher: the terms are those of what it began from
+    if isinstance(lender := facts.get("lent_by"), dict):  # taken from a teacher: the licence of its pretrained weights
         return _weights(what, str(lender.get("model") or "unknown"), lender.get("weights"), known)
     stated, source = str(facts.get("licence") or "unknown"), str(facts.get("source") or "not recorded")
     name = f"{model}: {source}"
@@ -169,7 +170,7 @@ def _by_name(known: Sequence[Known], text: str) -> Known | None:
 
 
 def refuse(terms: Sequence[Term], use: str) -> None:
-    """Refuse a use that a licence does not allow, or of which none is known (OCT-E412)."""
+    """Refuse a use that a licence forbids, or for which no licence is known (OctcError E412)."""
     if use not in USES:
         raise OctcError("OCT-E104", f"--use {use} is not known", hint=f"one of: {', '.join(USES)}", place="--use")
     bad = [term for term in terms if term.use != ALLOWED]
@@ -181,7 +182,7 @@ def refuse(terms: Sequence[Term], use: str) -> None:
 
 
 def read_known(path: Path) -> tuple[Known, ...]:
-    """What the user knows: a JSON list of rows with name, licence, source, and a pattern or digests (E104 otherwise)."""
+    """Read the user's licences: a JSON list of rows with name, licence, source, and a pattern or digests (OctcError E104)."""
     try:
         rows = read_json(path)
         found = tuple(_own(row) for row in rows)
@@ -202,11 +203,11 @@ def _own(row: Mapping[str, Any]) -> Known:
 
 
 def shared_json(name: str) -> list[dict[str, str]]:
-    """`overlaps_of` as a lineage keeps it: sets of which an evaluation would show images that this network may have seen."""
+    """`overlaps_of` for a lineage: data sets that are no independent test, because this network may have seen their images."""
     return [{"data_set": other, "how": how, "source": where} for other, how, where in overlaps_of(name)]
 
 
 def overlaps_of(name: str) -> tuple[tuple[str, str, str], ...]:
-    """(other set, how, where it is stated) of the sets that share images with this one; letter case does not count."""
+    """(other set, how, source) of the data sets that share images with this one; names are case-insensitive."""
     own = name.casefold()
     return tuple((b if a == own else a, how, where) for a, b, how, where in OVERLAPS if own in (a, b))

@@ -1,9 +1,9 @@
-"""Near-duplicates: the same scan after re-encoding, scaling or a change of brightness, whatever its bytes are.
+"""Near-duplicates: the same scan after re-encoding, scaling or a change of brightness.
 
-A picture becomes 255 signs: the 16 x 16 lowest cosine coefficients of its 32 x 32 thumbnail against their median (a
-perceptual hash; the usual one with 63 signs cannot tell B-scans apart, which all look alike). Measured on 1,688 UCSD
-images: two images of different patients differ in at least 56 signs; JPEG at quality 20, half size, gain 1.2 and gamma 0.8
-change at most 16. A crop of 2 % changes 38 on average, so crops are found only in part.
+The perceptual hash of an image has 255 bits: the signs of the 16 x 16 lowest DCT coefficients of its 32 x 32 thumbnail
+relative to their median. The usual 63 bits cannot distinguish B-scans, which look alike. Measured on 1,688 UCSD images: two
+images of different patients differ in at least 56 bits; JPEG at quality 20, half size, gain 1.2 and gamma 0.8 change at most
+16. A crop of 2 % changes 38 on average, so crops are found only in part.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from PIL import Image
 Bits = npt.NDArray[np.bool_]
 SIDE, KEPT = 32, 16
 SIGNS = KEPT * KEPT - 1
-MOST = 32  # differing signs up to which two pictures are called near-duplicates
-FLAT = 2.0  # grey levels; below this deviation a thumbnail's signs are noise
+MOST = 32  # maximum Hamming distance of near-duplicates, bits
+FLAT = 2.0  # grey levels; below this standard deviation the hash of a thumbnail is noise
 BLOCK = 2048
 
 _STEPS = np.pi * (2 * np.arange(SIDE)[None] + 1) / (2 * SIDE)
@@ -26,7 +26,7 @@ _BASIS = np.cos(_STEPS * np.arange(KEPT)[:, None])
 
 
 def signs_of(picture: Image.Image) -> Bits | None:
-    """Perceptual hash, bool [255]; None for a picture that is nearly flat. `picture` has mode L."""
+    """Perceptual hash, bool [255]; None for a nearly uniform image. `picture` has mode L."""
     thumb = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
     if thumb.std() < FLAT:
         return None
@@ -36,7 +36,7 @@ def signs_of(picture: Image.Image) -> Bits | None:
 
 
 def signs_of_fundus(picture: Image.Image) -> Bits | None:
-    """The same of a fundus image: of the square inside its round border, without what is smooth (all of them share both)."""
+    """Perceptual hash of a fundus image: of the square inside its round border, high-pass filtered (all images share both)."""
     width, height = picture.size
     half = 0.32 * min(width, height)
     middle = picture.crop((int(width / 2 - half), int(height / 2 - half), int(width / 2 + half), int(height / 2 + half)))
@@ -51,9 +51,9 @@ def signs_of_fundus(picture: Image.Image) -> Bits | None:
 def near_pairs(
     one: Sequence[Bits], other: Sequence[Bits] | None = None, groups: Sequence[int] = (), most: int = MOST
 ) -> list[tuple[int, int, int]]:
-    """Pairs (i, j, differing signs), nearest first.
+    """Pairs (i, j, Hamming distance in bits), nearest first.
 
-    With `other`, i counts in `one` and j in `other`. Without, both count in `one`, i < j, and pairs of one group are left out.
+    With `other`, i is an index into `one` and j into `other`. Without, both are indices into `one`, i < j, and pairs within a
     """
     if not len(one) or (other is not None and not len(other)):
         return []

@@ -1,4 +1,4 @@
-"""Images that two data sets share: the same bytes or pixels, and the same scan after re-encoding or scaling."""
+"""Images that two data sets share: identical files, and the same scan after re-encoding or scaling."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from octc.datasets.near_duplicates import near_pairs
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two sets share.
+    """Images that two data sets share.
 
     Attributes:
-        names, images: of the two sets. same: pairs of paths whose files have one SHA-256. near: pairs of paths of one scan in
-            two files, with the signs (of 255) in which their perceptual hashes differ.
-        unread: images that could not be read, of both. stated: what is known of the two by name.
+        names, images: names of the two sets, and their numbers of images. same: pairs of paths with the same SHA-256. near:
+            pairs of paths of near-duplicates, with the Hamming distance of their perceptual hashes (of 255 bits).
+        unread: number of unreadable images in both. stated: overlaps that are known from the names of the sets.
     """
 
     names: tuple[str, str]
@@ -32,7 +32,7 @@ class Overlap:
 
     @property
     def shared(self) -> int:
-        """Images of the first set that the second one has too."""
+        """Number of images of the first set that are also in the second."""
         return len({one for one, _ in self.same} | {one for one, _, _ in self.near})
 
     def to_json(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Overlap:
 
 
 def find_overlap(names: tuple[str, str], one: Samples, other: Samples, reporter: Reporter) -> Overlap:
-    """Compare two sets that were scanned: by checksum, then by perceptual hash of what is left."""
+    """Compare two scanned data sets: by checksum, then the remaining images by perceptual hash."""
     by_sum: dict[str, list[Sample]] = {}
     for sample in other.items:
         by_sum.setdefault(sample.sha256, []).append(sample)

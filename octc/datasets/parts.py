@@ -1,9 +1,8 @@
-"""Which folders of a class tree are the parts of the data set, and which are its classes, however the parts are spelt.
+"""Finds the part folders (train, val, test, in many spellings) and the class folders of a class tree.
 
     ROOT/CLASS/...        ROOT/PART/CLASS/...        ROOT/ROOT/... (an archive that was unpacked into a folder of its name)
 
-A tree that can be read in two ways is refused with the reading that fits: a network that tells train from test, or one that
-learns from test images, is worse than none.
+An ambiguous tree is refused with a hint: otherwise a network might learn to tell train from test, or train on test images.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import NoReturn
 from octc.core.errors import OctcError, shorten
 from octc.datasets.tree import Tree, has_folder, joined, litter, names_in
 
-# Spellings of the parts, without letter case, separators, digits at the ends and the words of FILLER.
+# Spellings of the parts; letter case, separators, digits at the ends and the words of FILLER are ignored.
 SPELLINGS: dict[str, tuple[str, ...]] = {
     "train": (
         "train", "trains", "training", "trainings", "trn", "trainval", "trainvalid", "trainvalidation", "trainandval",
@@ -49,9 +48,9 @@ KIND = {word: kind for kind, words in SPELLINGS.items() for word in words}
 _FILLED = "(?:" + "|".join(sorted(FILLER, key=len, reverse=True)) + ")*"
 _WORD = re.compile(rf"\d*{_FILLED}({'|'.join(sorted(KIND, key=len, reverse=True))}){_FILLED}\d*")
 READ_AS = {"train": "train", "val": "train", "test": "test"}  # validation images are drawn again, by patient
-# What unpacking adds to a name: "set (1)" of a second download, "set-main" of GitHub, "set.zip" of a folder for its content.
+# Additions to an archive's name: "set (1)" from a second download, "set-main" from GitHub, "set.zip" from an unpacker.
 ARCHIVE = re.compile(r"\s*\(\d+\)$|-(?:main|master)$|\.(?:zip|tar|tgz|tar\.gz|7z|rar)$")
-# Sub-folders that every class may have without being classes or parts themselves: eyes, and where the images lie.
+# Names of subfolders that are neither classes nor parts: eyes, and folders for images.
 NEUTRAL = frozenset({
     "od", "os", "ou", "right", "left", "r", "l", "re", "le", "eye", "eyes", "image", "images", "img", "imgs", "scan", "scans",
     "bscan", "bscans", "jpg", "jpeg", "png", "tif", "tiff", "bmp",
@@ -60,11 +59,11 @@ NEUTRAL = frozenset({
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the class folders lie.
+    """The location of the class folders.
 
     Attributes:
-        base: the folder that was read, relative to the root ("" unless the data set lies in a folder of its own).
-        tops: (folder that holds the class folders, the part that it is spelt as or None); "val" is a part here.
+        base: folder of the data set relative to the root ("": the root itself).
+        tops: (folder that contains the class folders, part that its name denotes or None); "val" is a part here.
     """
 
     base: str
@@ -77,7 +76,7 @@ class Parts:
 
 
 def part_of(name: str) -> str | None:
-    """ "train", "val", "test", or "eval" (val or test, by what stands beside it), as which a name is spelt; None: no part."""
+    """The part that a name denotes: "train", "val", "test" or "eval" (val or test); None: no part."""
     found = _WORD.fullmatch(_plain(name))
     return KIND[found[1]] if found else None
 
@@ -87,10 +86,10 @@ def _plain(name: str) -> str:
 
 
 def parts_of(names: Sequence[str], full: Sequence[str], place: str) -> dict[str, str]:
-    """Name -> "train", "val" or "test", of those names that spell a part. full: those of the folders that hold images.
+    """Name -> "train", "val" or "test", for the names that denote a part. full: names of the folders that contain images.
 
     Raises:
-        OctcError: E206 two names of one part; `eval` with nothing beside it that says what it is.
+        OctcError: E206 two folders of one part; `eval` without a sibling that determines its meaning.
     """
     kinds = {name: kind for name in names if (kind := part_of(name))}
     kinds = _alike(full) or kinds
@@ -112,10 +111,10 @@ def parts_of(names: Sequence[str], full: Sequence[str], place: str) -> dict[str,
 
 
 def part_folders(place: Path, prefix: str = "") -> dict[str, str]:
-    """ "train", "val", "test" -> name of the sub-folder that is spelt so (behind `prefix`); {} where nothing can be listed.
+    """ "train", "val", "test" -> name of the subfolder for that part (after `prefix`); {} if the folder cannot be listed.
 
-    For layouts whose lists lie in one folder for each part, and for telling a layout: nothing is refused here, and of two
-    folders of one part the one that is spelt as here is meant.
+    For layouts with one folder of lists per part, and for recognising a layout. Nothing is refused here: of two folders for one
+    part, the one with the exact name is used.
     """
     names = [name.removeprefix(prefix) for name in names_in(place) if name.startswith(prefix) and has_folder(place / name)]
     names = [name for name in names if not litter(name)]
@@ -124,7 +123,7 @@ def part_folders(place: Path, prefix: str = "") -> dict[str, str]:
 
 
 def _alike(names: Sequence[str]) -> dict[str, str]:
-    """Parts whose names have one more word that is the same in all of them: kermany_train, kermany_test."""
+    """Parts whose names share the same additional words: kermany_train, kermany_test."""
     found = {name: words for name in names if (words := _words(name))}
     rests = {" ".join(rest).casefold() for _, rest in found.values()}
     kinds = {name: kind for name, (kind, _) in found.items()}
@@ -133,7 +132,7 @@ def _alike(names: Sequence[str]) -> dict[str, str]:
 
 
 def _words(name: str) -> tuple[str, list[str]] | None:
-    """The part that one word of a name spells, and its other words; None with no such word, or several."""
+    """The part denoted by one word of a name, and the other words; None if no word, or more than one, denotes a part."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name))
     words = [word for word in re.split(r"[\W_]+", spaced) if word]
     kinds = [KIND[word.casefold()] for word in words if word.casefold() in KIND]
@@ -141,11 +140,11 @@ def _words(name: str) -> tuple[str, list[str]] | None:
 
 
 def read_parts(tree: Tree, base: str = "") -> Parts:
-    """The parts and class folders of a tree, from `base` on.
+    """Find the parts and class folders of a tree, starting at the folder `base`.
 
     Raises:
-        OctcError: E206 parts and other folders with images side by side, no training part, two folders of one part, parts
-            below classes, class folders that all hold the same sub-folders, one folder that may be a class or a wrapper.
+        OctcError: E206 part folders beside other folders with images, no training part, two folders of one part, parts below
+            classes, class folders that all contain the same subfolders, a single folder that may be a class or a wrapper.
     """
     names = tree.inside[base]
     place = str(tree.root / base)
@@ -159,7 +158,7 @@ def read_parts(tree: Tree, base: str = "") -> Parts:
 
 
 def _tops(tree: Tree, base: str, kinds: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
-    """The folders of the parts, train first."""
+    """The part folders, train first."""
     place = str(tree.root / base)
     beside = [name for name in tree.inside[base] if name not in kinds and tree.below.get(joined(base, name))]
     listed = ", ".join(kinds)
@@ -181,7 +180,7 @@ def _tops(tree: Tree, base: str, kinds: Mapping[str, str]) -> Iterator[tuple[str
 
 
 def _unwrapped(tree: Tree, top: str, kind: str) -> str:
-    """train/train/CLASS: an archive that was unpacked into a folder of its own name."""
+    """The inner folder of train/train/CLASS: an archive that was unpacked into a folder of its own name."""
     while len(names := tree.inside[top]) == 1 and part_of(names[0]) == kind:
         top = joined(top, names[0])
     if deeper := [name for name in tree.inside[top] if part_of(name) and tree.below.get(joined(top, name))]:
@@ -193,7 +192,7 @@ def _unwrapped(tree: Tree, top: str, kind: str) -> str:
 
 
 def _inner(tree: Tree, base: str, name: str, inner: Sequence[str]) -> Parts:
-    """One folder alone: taken for a wrapper where it says so itself, by its name or by parts; else it could be a class."""
+    """Handle a single folder: a wrapper, if its name or its parts show that; otherwise it may be a class and is refused."""
     deep, above = base, (tree.root.resolve() / base).name
     doubled = ""
     while len(tree.inside[deep]) == 1 and tree.inside[joined(deep, tree.inside[deep][0])]:
@@ -214,7 +213,7 @@ def _inner(tree: Tree, base: str, name: str, inner: Sequence[str]) -> Parts:
 
 
 def _refuse_joined(tree: Tree, base: str) -> None:
-    """Parts and classes in one name: train_CNV, test_CNV."""
+    """Refuse names that join part and class: train_CNV, test_CNV."""
     found = {n: words for n in tree.inside[base] if tree.below.get(joined(base, n)) and (words := _words(n))}
     kinds = {kind for kind, _ in found.values()}
     if "train" in kinds and len(kinds) > 1:
@@ -226,7 +225,7 @@ def _refuse_joined(tree: Tree, base: str) -> None:
 
 
 def check_no_parts(tree: Tree, top: str) -> None:
-    """Refuse class folders with parts below them (OctcError E206)."""
+    """Refuse class folders that contain parts (OctcError E206)."""
     full = [name for name in tree.inside[top] if tree.below.get(joined(top, name))]
     below = {name: [f for f in tree.folders_under(joined(top, name)) if part_of(f.rpartition("/")[2])] for name in full}
     if any(below.values()):
@@ -234,7 +233,7 @@ def check_no_parts(tree: Tree, top: str) -> None:
 
 
 def check_classes(tree: Tree, top: str, names: Sequence[str]) -> None:
-    """Refuse class folders of which all hold the same sub-folders: those may be the classes (OctcError E206)."""
+    """Refuse class folders that all contain the same subfolders: those may be the classes (OctcError E206)."""
     place = str(tree.root / top)
     full = [name for name in names if tree.below.get(joined(top, name))]
     if len(full) < 2:
@@ -252,7 +251,7 @@ def check_classes(tree: Tree, top: str, names: Sequence[str]) -> None:
 
 
 def _as_table(tree: Tree, top: str) -> str:
-    """The command that writes labels.csv of a tree PATIENT/CLASS/..."""
+    """A shell command that writes labels.csv for a tree PATIENT/CLASS/..."""
     endings = sorted({image.rpartition(".")[2] for image in tree.under(top)})
     names = " -o ".join(f"-name '*.{one}'" for one in endings)
     write = """awk -F/ 'BEGIN { print "path,label,patient" } { printf "\\"%s\\",%s,%s\\n", substr($0, 3), $3, $2 }'"""
@@ -261,10 +260,10 @@ def _as_table(tree: Tree, top: str) -> str:
 
 
 def _same(tree: Tree, top: str, full: Sequence[str]) -> list[str]:
-    """Sub-folders that say that the folders above them are no classes.
+    """Names of subfolders which indicate that the folders above them are not classes.
 
-    Names that are words are enough when every folder has two that come back elsewhere; numbers and ids (patients may be in
-    several classes, or numbered anew in each) only when all folders hold the very same ones.
+    Names without digits count if every folder has two of them that also occur in other folders. Numbers and ids count only if
+    all folders contain exactly the same ones, because a patient may be in several classes, or numbered per class.
     """
     held: dict[str, set[str]] = {}
     seen: dict[str, set[str]] = defaultdict(set)
@@ -287,7 +286,7 @@ def _same(tree: Tree, top: str, full: Sequence[str]) -> list[str]:
 
 
 def _refuse_below(tree: Tree, top: str, below: Mapping[str, Sequence[str]]) -> NoReturn:
-    """Parts below classes, or whole data sets side by side."""
+    """Refuse parts below classes, or several data sets side by side."""
     place = str(tree.root / top)
     some = [folder for found in below.values() for folder in found]
     if own := [name for name in below if _is_set(tree, joined(top, name))]:
@@ -305,7 +304,7 @@ def _refuse_below(tree: Tree, top: str, below: Mapping[str, Sequence[str]]) -> N
 
 
 def _is_set(tree: Tree, folder: str) -> bool:
-    """Whether two parts in a folder hold folders of the same names, as the classes of a data set do."""
+    """Whether two parts in a folder contain folders of the same names, as those of a data set with classes do."""
     held = [set(tree.inside[joined(folder, name)]) for name in tree.inside[folder] if part_of(name)]
     return any(len(one & other) > 1 for one, other in combinations(held, 2))
 

@@ -1,7 +1,7 @@
-"""Whose the images are, by a rule that somebody states: from file names, folders or a table; or that nobody knows.
+"""Rules that assign patients to images: from file names, folders or a table, or that patients are unknown.
 
-A rule replaces what the layout found. It is written down once under the digest of the data set, so that every later command on
-the same images reads them alike.
+A rule replaces the patient ids of the layout. It is stored under the digest of the data set, so that every later command on the
+same images uses the same patients.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ DATE = re.compile(
     re.IGNORECASE,
 )  # 12. Mrz, Mar-12, 1905-07-10 00:00:00, 03.12.2019
 EYES = frozenset(("od", "os", "ou", "r", "l", "re", "le", "right", "left"))
-LONGEST = 1000  # characters of a pattern
+LONGEST = 1000  # maximum length of a pattern, characters
 
 
 @dataclass(frozen=True)
 class PatientRule:
-    """kind: UNKNOWN, PATTERN, FOLDER, NAME or TABLE. value: the pattern, or the table's path; sha256: of that table, where the
-    rule was written down."""
+    """A patient rule. kind: UNKNOWN, PATTERN, FOLDER, NAME or TABLE. value: the pattern, or the path of the table; sha256: of
+    that table, in a stored rule."""
 
     kind: str
     value: str = ""
@@ -54,10 +54,10 @@ class PatientRule:
 
 
 def rule_of(patients: str | None, pattern: str | None, source: str | None) -> PatientRule | None:
-    """The rule of three options, of which one may be given.
+    """The rule from three options, of which at most one may be given; None without any.
 
     Raises:
-        OctcError: E102 more than one, E104 a word that is not known or no regular expression.
+        OctcError: E102 more than one option, E104 an unknown value or an invalid regular expression.
     """
     options = {"--patients": patients, "--patient-pattern": pattern, "--patient-from": source}
     if len(named := [name for name, value in options.items() if value is not None]) > 1:
@@ -88,10 +88,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def apply_rule(samples: Samples, rule: PatientRule) -> Samples:
-    """The samples with the patients that a rule gives; None where it gives none.
+    """The samples with the patients that a rule gives; the patient is None if the rule gives none.
 
     Raises:
-        OctcError: E209 a table that cannot be read or names none of the images.
+        OctcError: E209 the table cannot be read, or lists none of the images.
 
     >>> from octc.datasets.base import Sample, Samples
     >>> one = Samples(Path("."), ("A", "B"), (Sample("A/P07_3.png", 0, None, None, ""),))
@@ -127,7 +127,7 @@ def _matched(pattern: re.Pattern[str], path: str) -> str | None:
 
 
 def _of_name(stem: str) -> str | None:
-    """The name without the number of the image at its end: "P07-left-3" is of "P07-left"; a bare number is of nobody."""
+    """The name without the image number at its end: "P07-left-3" gives "P07-left"; a number alone gives None."""
     found = INDEX.sub("", stem).strip(" -_.")
     return given(found) if found and found != stem else None
 
@@ -140,13 +140,15 @@ def _of_table(samples: Samples, table: Path) -> list[str | None]:
             torn.append(f"line {line}: {path} is of {known[path]!r} and of {cells['patient']!r}")
     refuse_lines(table, torn, "one patient for each image")
     if not known:
-        text = f"no image of {samples.root} is in {table.name}"
-        raise OctcError("OCT-E209", text, hint="a column path (or file name) and a column patient", place=str(table))
+        text = f"{table.name} lists no image of {samples.root}"
+        raise OctcError(
+            "OCT-E209", text, hint="the table needs a column path (or file name) and a column patient", place=str(table)
+        )
     return [given(known.get(s.path, "")) for s in samples.items]
 
 
 def wonders(samples: Samples) -> Iterator[Finding]:
-    """What looks wrong about the patients of a data set: nobody known, one for all, one for each, dates."""
+    """Warnings about implausible patients of a data set: none known, one for all images, one per image, dates."""
     people = [s.patient for s in samples.items if s.patient is not None]
     different = len(set(people))
     if not people:
@@ -157,7 +159,7 @@ def wonders(samples: Samples) -> Iterator[Finding]:
     if different == 1:
         yield Finding("OCT-W221", f"every image is of one patient, {people[0]!r}: no split is possible", (), HINT)
     elif different == len(people) > len(samples.classes):
-        text = "every image is of a patient of its own: that is a number of the image rather"
+        text = "every image has a patient of its own: the rule probably gives the image number"
         yield Finding("OCT-W221", text, tuple(people), HINT)
     dates = [one for one, kept in zip(people, without_dates(people), strict=True) if kept is None]
     if 2 * len(dates) >= len(people):
@@ -166,29 +168,29 @@ def wonders(samples: Samples) -> Iterator[Finding]:
 
 
 def doubtful(people: Sequence[str]) -> Iterator[Finding]:
-    """Patients that may be one, that a spreadsheet program spoilt, or that are eyes."""
+    """Warnings about patient ids that may denote one patient, that a spreadsheet program changed, or that are eyes."""
     yield from alike("patients", people)
     different = list(dict.fromkeys(people))
     if rounded := tuple(one for one in different if ROUNDED.fullmatch(one)):
         text = f"{len(rounded)} patients are numbers that a spreadsheet program rounded: each may be several patients"
         yield Finding("OCT-W221", text, rounded, "export the table again, with the column of patients as text")
     if dates := tuple(one for one in different if DATE.fullmatch(one)):
-        text = f"{len(dates)} patients are dates: a spreadsheet program makes one of a number such as 3-12"
+        text = f"{len(dates)} patients are dates: a spreadsheet program converts a number such as 3-12 to a date"
         yield Finding("OCT-W221", text, dates, "export the table again, with the column of patients as text")
     if different and all(one.casefold() in EYES for one in different):
         yield Finding("OCT-W221", f"patients are called {', '.join(different)}: these are eyes", (), HINT)
 
 
 def alike(what: str, values: Sequence[str]) -> Iterator[Finding]:
-    """Values that differ in letter case, blanks, or as 123, 0123 and 123.0 do: they may be one."""
+    """Warnings about values that may be the same: they differ only in letter case, blanks, or as 123, 0123 and 123.0 do."""
     if same := same_names(values):
         differ = f"{len(same)} {what} differ only in letter case, blanks, the form of an accent, or as 123, 0123 and 123.0 do"
-        text = f"{differ}: each spelling counts as one of its own"
-        yield Finding("OCT-W221", text, tuple(same), "spell each in one way")
+        text = f"{differ}: each spelling counts as a separate one"
+        yield Finding("OCT-W221", text, tuple(same), "use one spelling for each")
 
 
 def read_rule(run_dir: Path, digest: str) -> PatientRule | None:
-    """The rule that was written down for a data set; None where there is none, or it cannot be read."""
+    """Read the stored rule of a data set; None if there is none or it is unreadable."""
     try:
         kept = read_json(run_dir / STORE)[digest]
         return PatientRule(str(kept["kind"]), str(kept["value"]), str(kept.get("sha256", "")))
@@ -197,7 +199,7 @@ def read_rule(run_dir: Path, digest: str) -> PatientRule | None:
 
 
 def write_rule(run_dir: Path, digest: str, rule: PatientRule) -> None:
-    """Write a rule down under the digest of a data set; a table with its place and its checksum."""
+    """Store a rule under the digest of a data set; a table is stored by its path and checksum."""
     if rule.kind == TABLE:
         table = Path(rule.value).resolve()
         rule = PatientRule(TABLE, str(table), sha256_file(table))
@@ -210,16 +212,16 @@ def write_rule(run_dir: Path, digest: str, rule: PatientRule) -> None:
 
 
 def by_rule(samples: Samples, rule: PatientRule | None, run_dir: Path, say: Callable[[str], None]) -> Samples:
-    """The samples with the patients of a rule, or of the one that was written down for them in a run folder; else as they are.
-    What looks wrong about those patients is among the notes.
+    """Apply a rule, or else the rule stored for these samples in the run folder, if there is one. Warnings about implausible
+    patients are added to the notes.
 
     Raises:
-        OctcError: E209 as `apply_rule`, E216 the table of a saved rule is another one now.
+        OctcError: E209 as `apply_rule`; E216 the table of a stored rule has changed.
     """
     kept = read_rule(run_dir, samples.known_as or samples.digest) if rule is None else None
     if kept is not None and kept.sha256 and Path(kept.value).is_file() and sha256_file(Path(kept.value)) != kept.sha256:
-        hint = f"octc data patients DIR --patient-from {shlex.quote(kept.value)} --save   (if it is to count as it is now)"
-        raise OctcError("OCT-E216", "the table of patients changed since the rule was saved", hint=hint, place=kept.value)
+        hint = f"octc data patients DIR --patient-from {shlex.quote(kept.value)} --save   (to use the table as it is now)"
+        raise OctcError("OCT-E216", "the table of patients has changed since the rule was saved", hint=hint, place=kept.value)
     chosen = rule or kept
     if chosen is None:
         return samples
@@ -230,19 +232,19 @@ def by_rule(samples: Samples, rule: PatientRule | None, run_dir: Path, say: Call
 
 
 def patients_by_class(items: Sequence[Sample], classes: Sequence[str]) -> dict[str, int]:
-    """Known patients of each class."""
+    """Number of known patients per class."""
     return {name: len({s.patient for s in items if s.has(k) and s.patient is not None}) for k, name in enumerate(classes)}
 
 
 def preview(samples: Samples, most: int = 8) -> list[tuple[str, int, str]]:
-    """(patient, images, one of them) of the first patients, those with most images first."""
+    """(patient, number of images, path of one) of the patients with most images, at most `most`."""
     counts = Counter(s.patient for s in samples.items if s.patient is not None)
     first = {s.patient: s.path for s in reversed(samples.items) if s.patient is not None}
     return [(str(one), count, first[one]) for one, count in sorted(counts.items(), key=lambda p: (-p[1], str(p[0])))[:most]]
 
 
 def words(samples: Samples) -> str:
-    """One line: how many patients of how many images."""
+    """The numbers of patients and images in one line."""
     known = sum(s.patient is not None for s in samples.items)
     people = len({s.patient for s in samples.items if s.patient is not None})
     counts = patients_by_class(samples.items, samples.classes)

@@ -1,4 +1,4 @@
-"""Whose image it is: the patient that a file name or a table gives. What may be said of it: octc/stats/patients.py."""
+"""Patient ids from file names. octc/stats/patients.py defines which claims they allow."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import PurePosixPath
 
 from octc.core.cells import given
 
-PREFIXES = ("CNV", "DME", "DRUSEN", "NORMAL")  # of UCSD's names, which often lie under folders of other names
-# Behind the class: PATIENT-INDEX, and whatever a copy or an export added. A hyphen and an underscore are one.
+PREFIXES = ("CNV", "DME", "DRUSEN", "NORMAL")  # prefixes of UCSD's file names, often found in folders of other names
+# After the class: -PATIENT-INDEX, and any addition of a copy or an export. Underscores were replaced by hyphens.
 FIELDS = re.compile(r"^-([0-9]+)-([0-9]+)(?![0-9])(.*)$", re.DOTALL)
-THIRD = re.compile(r"^[-.]([0-9]+)(?![0-9])")  # what makes a date of the first two fields
+THIRD = re.compile(r"^[-.]([0-9]+)(?![0-9])")  # a third number, which turns the first two fields into a date
 YEARS = (1900, 2099)
-SHORT_YEARS = (*range(90, 100), *range(36))  # 1990 to 2035: there are no OCT images of other years
+SHORT_YEARS = (*range(90, 100), *range(36))  # 1990 to 2035; OCT did not exist before
 ORDERS = ("%Y%m%d", "%d%m%Y", "%m%d%Y")
 
 
 def before_fields(
     dataset: str, listed: Sequence[tuple[str, str, str | None, str | None]], classes: Sequence[str]
 ) -> list[str | None]:
-    """The patients of a split that was written before `patient_ids` was: what a wrong rule had read then is not known.
+    """Patients of a split file from a version before `patient_ids`: ids that today's rules do not confirm become None.
 
-    Nobody is added: two images that stood apart then stay apart.
+    No id is added, so the groups of the split never grow.
 
     Args:
-        listed: (path, class, patient, eye) of each image, as they were written.
+        listed: (path, class, patient, eye) of each image in the file.
     """
     before = [patient for _, _, patient, _ in listed]
     if dataset == "multieye":
@@ -47,21 +47,22 @@ def before_fields(
 
 
 def patient_of(stem: str, *names: str) -> str | None:
-    """The patient that one file name gives, or None.
+    """The patient id in a file name, or None.
 
     Args:
-        stem: the name without its ending: CLASS-PATIENT-INDEX, where "_" separates as "-" does.
-        names: what may stand for CLASS, in any letter case: its folder first, then others of the tree. UCSD's four may always.
+        stem: file name without extension: CLASS-PATIENT-INDEX; "_" separates like "-".
+        names: accepted names of CLASS in any letter case: its folder first, then others of the tree. UCSD's four are always
+            accepted.
     """
     number = _number(stem, names)
     return None if number is None or _is_date(number) else number
 
 
 def patients_of(named: Sequence[tuple[str, str]], classes: Sequence[str] = ()) -> list[str | None]:
-    """The patients that the file names of a tree give.
+    """The patient ids in the file names of a tree.
 
-    Bare digits may be a date or a number (UCSD has a patient 2038). They are told apart in company: where at least half of the
-    different numbers with as many digits can be read as dates, those that can are dates.
+    Digits may be a date or a patient number (UCSD has a patient 2038). If at least half of the different numbers with the same
+    number of digits are valid dates, those are taken as dates and give None.
 
     Args:
         named: (stem, class folder) of each image. classes: all class folders.
@@ -70,7 +71,7 @@ def patients_of(named: Sequence[tuple[str, str]], classes: Sequence[str] = ()) -
 
 
 def without_dates(people: Sequence[str | None]) -> list[str | None]:
-    """What names have in the place of the patient, without what is a date (in company, as in `patients_of`)."""
+    """The ids with dates replaced by None, decided as in `patients_of`."""
     by_length: dict[int, set[str]] = defaultdict(set)
     for one in people:
         if one is not None and one.isascii() and one.isdecimal():
@@ -84,11 +85,11 @@ def without_dates(people: Sequence[str | None]) -> list[str | None]:
 
 
 def _number(stem: str, names: Sequence[str]) -> str | None:
-    """The digits in the place of the patient; None where the name is another one, or its fields are a date."""
+    """The digits at the position of the patient; None if the name has another form, or its fields are a date."""
     plain = _plain(stem)
     for name in map(_plain, dict.fromkeys((*names[:1], *sorted(names[1:], key=len, reverse=True), *PREFIXES))):
         if name.isdecimal():
-            continue  # 1-12-3 in a folder "1" may be anything
+            continue  # "1-12-3" in a folder "1" is ambiguous
         if plain[: len(name)].lower() == name.lower() and (match := FIELDS.match(plain[len(name) :])):
             return None if _is_spelt_date(*match.groups()) else match[1]
     return None
@@ -99,7 +100,7 @@ def _plain(text: str) -> str:
 
 
 def _is_spelt_date(first: str, second: str, rest: str) -> bool:
-    """2019-03-03, 2019-3-3, 03-03-2019, 19-03-03, 03-03-19, 03-2019; whatever follows."""
+    """Whether the fields are a date: 2019-03-03, 2019-3-3, 03-03-2019, 19-03-03, 03-03-19, 03-2019, with anything after it."""
     found = THIRD.match(rest)
     third = found[1] if found else ""
     if _is_year(first):
@@ -124,7 +125,7 @@ def _is_year(field: str) -> bool:
 
 
 def _is_date(number: str) -> bool:
-    """Digits without separators: a year, a year and month, a day (in any order), a day with hours, minutes, seconds, ..."""
+    """Whether digits without separators are a year, a year and month, a day (in any order), or a day with a time."""
     length = len(number)
     if length == 4:
         return _is_year(number)

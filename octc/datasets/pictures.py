@@ -1,4 +1,4 @@
-"""The picture of a sample, wherever it lies: a file of its own, or a B-scan of a volume. Every reader of samples asks here."""
+"""Reads the image of a sample, from an image file or from a B-scan of a volume. All readers of samples use this module."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from PIL import Image
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file
 from octc.datasets.base import Sample, ScanOf
-from octc.imaging.decode import SIDES, Decoded, Values, read_image, size_fault
+from octc.imaging.decode import SIDES, Decoded, Values, read_image, read_size, size_fault
 from octc.imaging.preprocess import UInt8
 from octc.volumes.formats import read_volumes
 from octc.volumes.volume import RawShape, Volume
 
-KEPT = 4  # opened volumes that are remembered: samples of one stand together, and opening reads every header of a volume
+KEPT = 4  # cached open volumes: samples of a volume are consecutive, and opening one reads all its headers
 
 _opened: OrderedDict[tuple[object, ...], list[Volume]] = OrderedDict()
 _lock = threading.Lock()
 
 
 def read_picture(root: Path, sample: Sample, values: Values | None = None) -> Decoded:
-    """The picture of a sample in mode L or RGB, decoded within the limits.
+    """Decode the image of a sample, in mode L or RGB, within the limits.
 
-    values: the stored grey values that become 0 and 255 (`Preprocess.value_range`). A volume states its own.
+    values: stored grey values that are mapped to 0 and 255 (`Preprocess.value_range`); a volume has its own mapping.
 
     Raises:
-        OctcError: as `read_image`, or of a B-scan E208 and what the reader of its volume raises (E220 to E227, E201).
+        OctcError: as `read_image`; for a B-scan E208 and the errors of the volume's reader (E220 to E227, E201).
     """
     if sample.scan is None:
         return read_image(root / sample.path, values)
@@ -40,23 +40,22 @@ def read_picture(root: Path, sample: Sample, values: Values | None = None) -> De
 
 
 def scan_picture(volume: Volume, index: int) -> Decoded:
-    """A B-scan as a picture, within the quality gate of pictures (E208)."""
+    """A B-scan as an image that passed the quality check (OctcError E208)."""
     if (text := size_fault(volume.columns, volume.rows)) is not None:
         raise OctcError("OCT-E208", text, hint=SIDES, place=volume.name)
     return Decoded(Image.fromarray(volume.frame(index)))
 
 
 def picture_size(root: Path, sample: Sample) -> tuple[int, int]:
-    """Width and height, from the header of the file."""
+    """Width and height in pixels as decoded (`read_size`), from the file header."""
     if sample.scan is not None:
         volume = volume_of(root, sample.scan)
         return volume.columns, volume.rows
-    with Image.open(root / sample.path) as picture:
-        return picture.size
+    return read_size(root / sample.path)
 
 
 def is_here(root: Path, sample: Sample) -> bool:
-    """Whether the file of a sample is there; what may not be looked at is not."""
+    """Whether the file of a sample exists and is accessible."""
     try:
         return (root / sample.file).is_file()
     except OSError:
@@ -64,10 +63,10 @@ def is_here(root: Path, sample: Sample) -> bool:
 
 
 def content_of(root: Path, sample: Sample) -> str:
-    """What `Sample.sha256` has to be: of the file, or of the grey of a B-scan.
+    """The SHA-256 for `Sample.sha256`: of the file, or of the grey values of a B-scan.
 
     Raises:
-        OSError: a file that cannot be read. OctcError: a volume that cannot.
+        OSError: the file cannot be read. OctcError: the volume cannot be read.
     """
     if sample.scan is None:
         return sha256_file(root / sample.path)
@@ -79,14 +78,14 @@ def content_of(root: Path, sample: Sample) -> str:
 
 
 def grey_digest(grey: UInt8) -> str:
-    """sha256 of a B-scan as it is shown, with its shape: one scan has one, whatever file and format it lies in."""
+    """SHA-256 of the shape and displayed grey values of a B-scan, independent of file and format."""
     value = hashlib.sha256(f"{grey.shape[0]} {grey.shape[1]}".encode())
     value.update(np.ascontiguousarray(grey).data)
     return value.hexdigest()
 
 
 def scan_digests(volume: Volume) -> tuple[str, list[str]]:
-    """(digest of a volume, identity of each of its B-scans). A B-scan of one grey value is told from those of other volumes."""
+    """(digest of a volume, identity of each of its B-scans). Uniform B-scans get an identity that depends on the volume."""
     greys, flat = [], []
     for grey in volume:
         greys.append(grey_digest(grey))
@@ -96,7 +95,7 @@ def scan_digests(volume: Volume) -> tuple[str, list[str]]:
 
 
 def is_flat(grey: UInt8) -> bool:
-    """Whether a B-scan holds one grey value: what lies outside of a scan is black in every eye, and is no copy of another."""
+    """Whether a B-scan is uniform. Frames outside the scan are black in every eye; they are not copies of each other."""
     return bool((grey == grey.flat[0]).all())
 
 
@@ -105,21 +104,21 @@ def _flat(volume: str, index: int) -> str:
 
 
 def volume_of(root: Path, scan: ScanOf) -> Volume:
-    """The volume that a B-scan is of; opened once for those that follow each other.
+    """Open the volume of a B-scan; it is cached for the next B-scans.
 
     Raises:
-        OctcError: what reading raises, E222 where the file holds fewer volumes or B-scans than when it was listed.
+        OctcError: E222 the file contains fewer volumes or B-scans than when it was scanned, and the errors of reading.
     """
     path = root / scan.file
     found = opened(path, None if scan.shape is None else RawShape(*scan.shape, laterality=scan.laterality))
     if scan.part >= len(found) or scan.index >= found[scan.part].frames:
-        text = f"{path.name} holds no B-scan {scan.index} of volume {scan.part} any more"
+        text = f"{path.name} no longer contains B-scan {scan.index} of volume {scan.part}"
         raise OctcError("OCT-E222", text, hint="restore the file", place=str(path))
     return found[scan.part]
 
 
 def opened(path: Path, shape: RawShape | None = None) -> list[Volume]:
-    """`read_volumes`, remembered for the last few files as long as they are not written to."""
+    """`read_volumes`, with a cache of the last few files; a changed file is read again."""
     try:
         info = path.stat()
         key: tuple[object, ...] = (os.fspath(path), info.st_mtime_ns, info.st_size, shape)
@@ -137,7 +136,7 @@ def opened(path: Path, shape: RawShape | None = None) -> list[Volume]:
 
 
 def volumes_among(samples: Sequence[Sample]) -> Iterator[list[int]]:
-    """Places of the B-scans of each volume, in their order; pictures are none. Volumes in the order of their first B-scan."""
+    """Indices of the B-scans of each volume, in order. Volumes come in the order of their first B-scan; images are skipped."""
     found: dict[tuple[str, int], list[int]] = {}
     for place, sample in enumerate(samples):
         if sample.scan is not None:

@@ -1,4 +1,4 @@
-"""From options to samples: how every command that splits or trains reads a data set."""
+"""Reads a data set according to the command's options."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ def read_data(
     skip_bad: bool = False,
     whose: bool = True,
 ) -> Samples:
-    """Scan a data set as the options have it: columns, image folders, links; its patients by a rule, stated or saved before.
+    """Scan a data set according to the options (columns, image folders, links), with patients from a given or stored rule.
 
     Args:
-        place: name and root of the data set. run_dir: where rules are kept. classes: given, instead of those of the layout.
-        whose: whether patients are looked for by a rule (not where a split is there already).
+        place: name and root of the data set. run_dir: folder with stored rules. classes: class names instead of the layout's.
+        whose: whether to apply a patient rule (not needed if a split exists).
 
     Raises:
-        OctcError: E102 or E104 options, what `scan_dataset` raises, E209 or E216 of a table of patients.
+        OctcError: E102, E104 invalid options; E209, E216 a table of patients; and the errors of `scan_dataset`.
     """
     name, root = place
     rule = rule_of(options.patients, options.patient_pattern, options.patient_from)
     samples = scan_dataset(name, root, classes, progress, reading=reading_of(name, options))
     samples = replace(samples, known_as=samples.digest, may_lack=_may_lack(options.allow_empty, samples.classes))
     if whose:
-        samples = by_rule(samples, rule, run_dir, say)  # before files are left out: the rule was saved for all of them
+        samples = by_rule(samples, rule, run_dir, say)  # before unreadable files are dropped: they are part of the digest
     return without_bad(samples, progress) if skip_bad else samples
 
 
 def reading_of(name: str, options: DataOptions) -> Reading:
-    """What a scan is told of the options (E102 of a table where there is none, E104 folders that are not there)."""
+    """The options of a scan (OctcError E102: options for tables without a table, E104: missing folders)."""
     if not spec_of(name).table and (word := "--column" if options.column else "--image-root" if options.image_root else ""):
         raise OctcError("OCT-E102", f"{word} is for tables, and {name} is none", hint="--dataset csv", place=word)
     links = None if options.follow_links is None else _folders(options.follow_links, "--follow-links")
@@ -77,36 +77,38 @@ def _may_lack(text: str | None, classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def is_unanswered(name: str, samples: Samples) -> bool:
-    """Whether nobody said whose the images are: no file names a patient, no rule was stated, and the source is not known to
-    name none."""
+    """Whether the patients are undetermined: no file names one, no rule is given, and the data set is not known to lack
+    patient ids."""
     return samples.patient_ids.state == UNKNOWN and not samples.rule and not spec_of(name).nameless
 
 
 def check_command(name: str, place: Path, options: DataOptions = NOTHING) -> str:
-    """The `octc data check` of a data set that was read with options."""
+    """The `octc data check` command for a data set that was read with these options."""
     return f"octc data check {name} --data {shlex.quote(str(place))}{_as_options(options)}"
 
 
 def _as_options(options: DataOptions) -> str:
-    """What says how the data set is read, as words of a command."""
+    """The options as command-line arguments."""
     words = [(name, getattr(options, name)) for name in ("column", "image_root", "follow_links")]
     return "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in words if value is not None)
 
 
 def refuse_contradictions(samples: Samples, name: str, place: Path, options: DataOptions = NOTHING) -> None:
-    """Refuse a data set in which the same bytes have two labels (OctcError E213, every copy named)."""
+    """Refuse a data set with identical files under two labels (OctcError E213 lists all copies)."""
     if torn := contradicting(samples.items):
         several = any(s.targets is not None for s in samples.items)
-        text = f"{len(torn)} images have two labels" if several else f"{len(torn)} images lie under two classes"
-        hint = f"keep each under its true class   ({check_command(name, place, options)} lists all)"
+        text = f"{len(torn)} images have two labels" if several else f"{len(torn)} images are in two classes"
+        hint = f"keep each in its true class only   ({check_command(name, place, options)} lists all)"
         raise OctcError("OCT-E213", text, hint=hint, place=shorten([" = ".join(s.path for s in same) for same in torn]))
 
 
 def ask_whose(place: Path, run_dir: Path, options: DataOptions = NOTHING) -> OctcError:
-    """The question as a refusal (E232), with a command for each of its answers."""
+    """OctcError E232, which asks for a patient rule, with a command for each choice."""
     head = f"octc data patients {shlex.quote(str(place))}{_as_options(options)}"
     if run_dir != Path("runs"):
         head += f" --run-dir {shlex.quote(str(run_dir))}"
     rules = ("--patient-from folder", "--patient-pattern REGEX", "--patients unknown")
-    hint = "one of these, once (without --save it is shown):\n" + "\n".join(f"  {head} {rule} --save" for rule in rules)
-    return OctcError("OCT-E232", "whose images are these? No file name gives a patient", hint=hint, place=str(place))
+    hint = "run one of these once (without --save it only shows the patients):\n" + "\n".join(
+        f"  {head} {rule} --save" for rule in rules
+    )
+    return OctcError("OCT-E232", "the patients are not known: no file name contains a patient id", hint=hint, place=str(place))

@@ -1,4 +1,4 @@
-"""The data sets octc knows, and where they are looked for."""
+"""The table of data sets, and where to find them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NEH_LAYOUT = "data_information.csv and NEH_UT_2021RetinalOCTDataset/CLASS/PATIEN
 NEH_SOURCE = "Sotoudeh-Paima, Hajizadeh, Soltanian-Zadeh 2021, Mendeley Data, doi:10.17632/8kt969dhx6.1"
 MMC_LAYOUT = "ImageData/{cfp-clahe,oct-median3x3}-448x448/ and mmc-amd-split{A,AP}-{train,val,test}/ImageSets/{cfp,oct}.txt"
 MMC_SOURCE = "Wang et al. 2022, MMC-AMD"
-VARIABLE = "OCTC_DATA"  # or `data.root` of a configuration file, which is put into it
+VARIABLE = "OCTC_DATA"  # `data.root` of a configuration file also sets it
 DRAWN = {"phantom": "octc data synthetic", "paired-phantom": "octc data paired-synthetic"}
 
 DATASETS: dict[str, DatasetSpec] = {
@@ -79,20 +79,20 @@ DATASETS: dict[str, DatasetSpec] = {
     ),
     "octmnist": DatasetSpec(
         name="octmnist",
-        title="OCTMNIST (MedMNIST): UCSD cropped and made small",
+        title="OCTMNIST (MedMNIST): UCSD, cropped and downsampled",
         classes=UCSD,
         scan=scan_folder,
         default_root="./Dataset/OCTMNIST",
         layout="{train,val,test}/CLASS/NUMBER.png, which octc data fetch octmnist writes",
         licence="CC BY 4.0",
         source="Yang et al. 2023, MedMNIST v2, Zenodo, doi:10.5281/zenodo.10519652",
-        note="its files name no patients: images of one patient are in several parts, figures are too good",
+        note="no patient ids: images of one patient are in several parts, so metrics are too high",
         nameless=True,
         fetched_as="octmnist",
     ),
     "csv": DatasetSpec(
         name="csv",
-        title="any images that a table names",
+        title="any images that a table lists",
         classes=None,
         scan=scan_csv,
         default_root=None,
@@ -103,7 +103,7 @@ DATASETS: dict[str, DatasetSpec] = {
     ),
     "volumes": DatasetSpec(
         name="volumes",
-        title="volumes of eyes (DICOM, .vol, .e2e, .fda ...) that a table names",
+        title="volumes of eyes (DICOM, .vol, .e2e, .fda ...) that a table lists",
         classes=None,
         scan=scan_volumes,
         default_root=None,
@@ -124,7 +124,7 @@ DATASETS: dict[str, DatasetSpec] = {
     ),
     "phantom": DatasetSpec(
         name="phantom",
-        title="synthetic B-scans that octc draws (octc data synthetic)",
+        title="synthetic B-scans (octc data synthetic)",
         classes=UCSD,
         scan=scan_ucsd,
         default_root="./Dataset/phantom",
@@ -142,7 +142,7 @@ DATASETS: dict[str, DatasetSpec] = {
         layout="{train,val,test}/{cfp,oct}.txt and train/Images/{fundus,oct}_images/NAME.png",
         licence="as its source states",
         source="Wang et al. 2023 (FDDM), Guangdong Provincial Hospital of Integrated Traditional Chinese and Western Medicine",
-        note="86 test eyes, classes with 4 to 7 of them: look at the intervals",
+        note="86 test eyes, some classes with 4 to 7 of them: consider the intervals",
         task="multilabel",
         modalities=MODALITIES,
     ),
@@ -178,7 +178,7 @@ DATASETS: dict[str, DatasetSpec] = {
         layout="assemble{,_oct}/{train,dev,test}/large9cls.txt and their train/ImageData/",
         licence="as its source states",
         source="Wang et al. 2025, MultiEYE",
-        note="its files name no patients: leakage between its images cannot be excluded",
+        note="no patient ids: leakage between its images cannot be excluded",
         nameless=True,
         modalities=MODALITIES,
     ),
@@ -199,14 +199,14 @@ DATASETS: dict[str, DatasetSpec] = {
 
 
 def spec_of(name: str) -> DatasetSpec:
-    """A data set by name (OctcError E104 with the names there are)."""
+    """The specification of a data set by name (OctcError E104 lists the known names)."""
     if name not in DATASETS:
         raise OctcError("OCT-E104", f"unknown data set {name!r}", hint=f"one of: {', '.join(DATASETS)}", place="--dataset")
     return DATASETS[name]
 
 
 def guess_layout(root: Path) -> str:
-    """Which data set a folder looks like: by the marks that octc leaves, else by its tables and folders, else "folder"."""
+    """The data set that a folder looks like: by octc's marker files, else by its tables and folders, else "folder"."""
     signs = {
         "paired-phantom": has_file(root / PHANTOM_MARK) and find_topcon(root),
         "phantom": has_file(root / PHANTOM_MARK),
@@ -223,10 +223,10 @@ def guess_layout(root: Path) -> str:
 
 
 def named_root(environ: Mapping[str, str]) -> Path | None:
-    """The folder that OCTC_DATA names; None where it names none.
+    """The folder in OCTC_DATA; None if it is not set.
 
     Raises:
-        OctcError: E230 it is no folder: the default in its place would be another data set than the one that was meant.
+        OctcError: E230 it is not a folder. The default is not used instead, since it would be a different data set.
     """
     named = environ.get(VARIABLE)
     if not named:
@@ -239,16 +239,16 @@ def named_root(environ: Mapping[str, str]) -> Path | None:
 
 
 def find_root(name: str, data: str | None, environ: Mapping[str, str]) -> Path:
-    """Where the data set lies: `--data`, else OCTC_DATA, else its default (OctcError E230 when nothing is there).
+    """The root of a data set: `--data`, else OCTC_DATA, else its default folder (OctcError E230: it does not exist).
 
-    An OCTC_DATA that is no folder is an error for a drawn data set too, although those lie in places of their own.
+    An invalid OCTC_DATA is an error for synthetic data sets too, although they have their own default folders.
     """
     spec = spec_of(name)
     default = spec.default_root
     named = None if data else named_root(environ)
     chosen = data or (None if name in DRAWN else named) or default
     if chosen is None:
-        raise OctcError("OCT-E230", f"data set {name} needs a place", hint="--data DIR, or set OCTC_DATA")
+        raise OctcError("OCT-E230", f"data set {name} has no default folder", hint="--data DIR, or set OCTC_DATA")
     root = Path(chosen)
     if not (spec.table and has_file(root)) and not is_folder(root):
         get = f"{DRAWN[name]} draws it" if name in DRAWN else "give --data DIR"
@@ -267,10 +267,10 @@ def scan_dataset(
     skip_bad: bool = False,
     reading: Reading = PLAIN,
 ) -> Samples:
-    """Scan a data set by name. With `skip_bad` every image is decoded, and those that cannot be are left out and listed.
+    """Scan a data set by name. With `skip_bad`, every image is decoded, and unreadable ones are left out and listed.
 
     Raises:
-        OctcError: what the layout raises (E205, E206, E207, E230, E231), E206 when `skip_bad` leaves a class without images.
+        OctcError: the errors of the layout (E205, E206, E207, E230, E231); E206 `skip_bad` leaves a class without images.
     """
     spec = spec_of(name)
     samples = _with_left_out(spec.scan(root, classes or spec.classes, progress, reading))
@@ -278,7 +278,7 @@ def scan_dataset(
 
 
 def _with_left_out(samples: Samples) -> Samples:
-    """With all that lies in the tree and was not read, and a warning where it may be images."""
+    """Add the list of files that were not read, with a warning if they may be images."""
     tree = samples.tree or open_tree(samples.root)
     unread = (*samples.unread, *tree.left)
     missed = [one for one in unread if one.why != UNLISTED and may_be_image(one)]
@@ -291,7 +291,7 @@ def _with_left_out(samples: Samples) -> Samples:
 
 
 def without_bad(samples: Samples, progress: Progress | None = None) -> Samples:
-    """The samples that can be decoded; the others are in `skipped`."""
+    """Keep the samples that can be decoded; the others are listed in `skipped`."""
     good: list[Sample] = []
     bad: list[tuple[str, str]] = []
     with reading_pool() as pool:

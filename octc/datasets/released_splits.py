@@ -1,14 +1,14 @@
-"""The splits that KD-OCT released, for comparison with its published numbers only: they leak, and say so.
+"""The splits that KD-OCT released, only for comparison with its published numbers: they leak, and are marked as leaky.
 
-"as-released" is what its students were trained on, "as-released-teacher" its teachers:
+"as-released" is the split of its students, "as-released-teacher" that of its teachers:
 
-* NEH, student: StratifiedKFold over bare patient numbers (which restart in every class, so up to three people are one).
-* NEH, teacher: the same numbers, but the labels that stratify them are in sorted order while the numbers are not.
-* UCSD, student: StratifiedKFold over images; the fold's own fifth is used by nobody, every fold is tested on the official test.
-* UCSD, teacher: one split, a fifth of the images of each class drawn for validation.
+* NEH, student: StratifiedKFold over bare patient numbers (which restart in every class, so up to three patients are merged).
+* NEH, teacher: the same numbers, but their stratification labels are in sorted order while the numbers are not.
+* UCSD, student: StratifiedKFold over images; the held-out fifth of a fold is unused, and all folds use the official test part.
+* UCSD, teacher: one split; a fifth of the images of each class is drawn for validation.
 
-Patients and copies stand on both sides. The released loaders take an unsorted directory listing; here images are in the
-order of their paths. NEH splits hold the copies and contradictory images that a clean scan leaves out, as released.
+Patients and copies occur in several parts. The released loaders use an unsorted directory listing; here images are sorted by
+path. NEH splits contain the copies and conflicting images that a clean scan leaves out, as released.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ def make_splits(
     val: float = SHARE,
     by: str | None = None,
 ) -> list[Split]:
-    """The splits of a protocol: one, or one for each fold. Without a seed it is 0 for "clean" and 43, as released, else.
+    """Make the splits of a protocol: one, or one per fold. Default seed: 0 for "clean", 43 for the others, as released.
 
-    val: share of what may be trained on that chooses the epoch; of "clean", the others have a fifth. by: folds that leave out
-    one acquisition each (`octc.datasets.folds.leave_out`).
+    val: share of the training images for choosing the epoch, for "clean"; the other protocols use a fifth. by: make folds that
+    leave out one acquisition each (`octc.datasets.folds.leave_out`).
 
     Raises:
-        OctcError: E104 unknown protocol, E102 a protocol that this data set does not have, E901 without scikit-learn (torch
-            for the teacher of UCSD), and what `make_split` and `make_folds` raise.
+        OctcError: E104 unknown protocol; E102 the protocol does not exist for this data set; E901 scikit-learn is missing
+            (torch for the teacher of UCSD); and the errors of `make_split` and `make_folds`.
     """
     if protocol not in PROTOCOLS:
         hint = f"one of: {', '.join(PROTOCOLS)}"
         raise OctcError("OCT-E104", f"unknown protocol {protocol!r}", hint=hint, place="--protocol")
     if by is not None and (folds is not None or protocol != CLEAN):
         other = "--folds" if folds is not None else f"--protocol {protocol}"
-        text = f"--leave-out and {other} contradict each other: acquisitions are the folds"
+        text = f"--leave-out and {other} contradict each other: the acquisitions are the folds"
         raise OctcError("OCT-E102", text, hint=f"leave {other} out", place="--leave-out")
     if by is not None:
         return leave_out(samples, dataset, by, seed or 0, val)
@@ -78,7 +78,7 @@ def _released(samples: Samples, dataset: str, protocol: str, folds: int | None, 
 
 
 def released_folds(labels: Sequence[str] | Sequence[int], k: int, seed: int) -> list[Three]:
-    """Positions of k stratified folds, and of an inner fifth of what each trains on (scikit-learn's own procedures)."""
+    """Indices of k stratified folds, each with an inner fifth of its training images as val (by scikit-learn)."""
     selection = need("sklearn.model_selection")
     folds = []
     positions = np.arange(len(labels))
@@ -94,8 +94,8 @@ def released_folds(labels: Sequence[str] | Sequence[int], k: int, seed: int) -> 
 
 
 def patient_labels(rows: Sequence[Row], *, misaligned: bool) -> tuple[list[int], list[str]]:
-    """Bare patient numbers in order of first appearance, and the labels that stratify them: the most frequent label of each
-    number (the alphabetically first of a tie). `misaligned` puts the labels in sorted order of the numbers (B1)."""
+    """Bare patient numbers in order of first appearance, and their stratification labels: the most frequent label of each
+    number (alphabetically first at a tie). `misaligned` orders the labels by sorted number, as the released code does."""
     labels: dict[int, list[str]] = defaultdict(list)
     for row in rows:
         labels[row.number].append(row.label)
@@ -131,7 +131,7 @@ def _ucsd(samples: Samples, dataset: str, k: int, seed: int) -> list[Split]:
 
 
 def _ucsd_teacher(samples: Samples, dataset: str, seed: int) -> Split:
-    """Per class in class order: the first fifth (rounded down) of one random permutation validates, the rest trains."""
+    """Per class, in class order: the first fifth (rounded down) of a random permutation is val, the rest train."""
     torch = need("torch")
     rng = torch.Generator().manual_seed(seed)
     parts: dict[str, list[Sample]] = {"train": [], "val": [], "test": [s for s in samples.items if s.part == "test"]}

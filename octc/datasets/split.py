@@ -1,7 +1,7 @@
-"""One split per run: grouped by patient, stratified by class, seeded, with a digest. A split that shares a patient raises.
+"""The split of a run: grouped by patient, stratified by class, seeded, with a digest. A patient in two parts is an error.
 
-Where the patient of an image is not known the image is a group of its own, and the split says that leakage cannot be excluded.
-Only a split of another protocol than "clean" (octc/datasets/released_splits.py) may leak; it says so wherever it is shown.
+An image without a known patient is a group of its own, and the split then states that leakage cannot be excluded. Only a split
+with another protocol than "clean" (octc/datasets/released_splits.py) may leak; every output then states it.
 """
 
 from __future__ import annotations
@@ -27,25 +27,24 @@ from octc.schemas.split import SplitFile
 from octc.stats.patients import UNKNOWN, PatientIds
 
 PARTS = ("train", "val", "test")
-OFFICIAL = "official"  # a fourth part, of folds only: the fixed official test, which no fold trains or chooses on
-SETS = {"select": "val", "test": "test", "official": OFFICIAL}  # what an option calls a set -> the part of a split
+OFFICIAL = "official"  # a fourth part, of folds only: the official test part, not used for training or choosing the epoch
+SETS = {"select": "val", "test": "test", "official": OFFICIAL}  # name of a set in options -> part of the split
 CLEAN, RELEASED, RELEASED_TEACHER = "clean", "as-released", "as-released-teacher"
 PROTOCOLS = (CLEAN, RELEASED, RELEASED_TEACHER)
-IMPORTED = "imported"  # clean by itself, and the network was trained elsewhere, on images that are not known
+IMPORTED = "imported"  # a clean split, but the network was trained elsewhere on unknown images
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which image is used for what.
+    """The assignment of images to train, val and test.
 
     Attributes:
-        dropped: training images that are left out because they share a patient or content with the official test (of a
-            released fold: because nobody uses them), or of images to train on that share one with a stated val.
-        protocol: "clean" shares no known patient and no content between parts; the others repeat what KD-OCT released, with
-            leaks.
-        fold: (number from 1, of how many), or None. The test part of a fold is what it holds out.
-        may_lack: classes that val and test may lack, because somebody said so.
-        left_out: of a fold by acquisition, what it holds out ("size 512x496"); else empty.
+        dropped: number of training images left out because they share a patient or content with the official test part or
+            with the stated validation images (in a released fold: because it does not use them).
+        protocol: "clean": no known patient and no content is in two parts; the others are KD-OCT's released splits with leaks.
+        fold: (number from 1, number of folds), or None. The test part of a fold is its held-out part.
+        may_lack: classes that the user allows to be absent from val and test.
+        left_out: the acquisition that a fold leaves out ("size 512x496"), or empty.
     """
 
     dataset: str
@@ -60,14 +59,14 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """Digest over the classes and, per part, the sorted (sum, label) pairs; over the protocol too unless it is clean."""
+        """Digest of the classes and, per part, the sorted (SHA-256, label) pairs; also of the protocol, unless it is clean."""
         content = {part: sorted([s.sha256, s.label, *(s.targets or ())] for s in items) for part, items in self.parts.items()}
         more = [] if self.protocol == CLEAN else [self.protocol]
         return sha256_bytes(canonical_json([self.classes, content, *more]))
 
     @property
     def note(self) -> str:
-        """What has to stand beside every number of this split; empty for a clean one."""
+        """The caveat to print with every metric on this split; empty for a clean one."""
         if self.protocol == CLEAN:
             return ""
         if self.protocol == IMPORTED:
@@ -76,18 +75,18 @@ class Split:
 
     @property
     def dropped_words(self) -> str:
-        """What the training images share with the official test that are left out."""
+        """A sentence about the training images that were dropped because of the official test part."""
         what = "their content" if self.patient_ids.state == UNKNOWN else "a patient or their content"
         return f"{self.dropped} training images share {what} with test and are left out"
 
     @property
     def patient_ids(self) -> PatientIds:
-        """Whether it is known whose the images are, over all parts."""
+        """Whether the patients of the images are known, over all parts."""
         return ids_of(s for items in self.parts.values() for s in items)
 
     @property
     def leakage(self) -> str:
-        """ "none", or in words why there may be some."""
+        """ "none", or the reason why there may be leakage."""
         return "; ".join(text for text in (self.note, self.patient_ids.leakage) if text) or "none"
 
     def write(self, path: Path) -> None:
@@ -101,19 +100,19 @@ class Split:
         write_json(path, {**head, **left_out, "digest": self.digest, "parts": parts})
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images per part and class."""
+        """Number of images per part and class."""
         return {
             part: {name: sum(s.has(k) for s in items) for k, name in enumerate(self.classes)}
             for part, items in self.parts.items()
         }
 
     def people(self) -> dict[str, int | None]:
-        """Known patients per part; None where none of the whole split is."""
+        """Number of known patients per part; None if no patient of the split is known."""
         some = self.patient_ids.count is not None
         return {part: ids_of(items).patients if some else None for part, items in self.parts.items()}
 
     def patients(self) -> dict[str, dict[str, int | None]]:
-        """Known patients per part and class; None where none of the whole split is."""
+        """Number of known patients per part and class; None if no patient of the split is known."""
         some = self.patient_ids.count is not None
         return {
             part: {name: ids_of(s for s in items if s.has(k)).patients if some else None for k, name in enumerate(self.classes)}
@@ -122,7 +121,7 @@ class Split:
 
 
 def read_split(path: Path) -> Split:
-    """Read split.json and check its digest (OctcError E216 when it does not hold)."""
+    """Read split.json and check its digest (OctcError E216: it does not match)."""
     try:
         value: dict[str, Any] = read_json(path)
         found = convert(value, SplitFile, path)
@@ -139,24 +138,26 @@ def read_split(path: Path) -> Split:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OctcError("OCT-E216", f"split cannot be read: {error}", hint="train again", place=str(path)) from error
     if not good:
-        raise OctcError("OCT-E216", "split does not have the digest that it states", hint="train again", place=str(path))
+        raise OctcError(
+            "OCT-E216", "the digest in the split file does not match its content", hint="train again", place=str(path)
+        )
     return split
 
 
 def _read_again(parts: dict[str, tuple[Sample, ...]], dataset: str, classes: Sequence[str]) -> dict[str, tuple[Sample, ...]]:
-    """The parts of a split of before, with the patients that the rules of today agree to."""
+    """The parts of a split file of an older version, without patient ids that today's rules do not confirm."""
     rows = [(s.path, classes[s.label], s.patient, s.eye) for items in parts.values() for s in items]
     people = iter(before_fields(dataset, rows, classes))
     return {part: tuple(replace(s, patient=next(people)) for s in items) for part, items in parts.items()}
 
 
 def groups_of(items: Sequence[Sample]) -> list[int]:
-    """Group number of each sample: images of one patient, of one eye, or with one content are one group."""
+    """Group index of each sample: images of the same patient, eye or content are in one group."""
     first: dict[tuple[str, str], int] = {}
 
     def pairs() -> Iterator[tuple[int, int]]:
         for i, sample in enumerate(items):
-            keys = [("content", sample.sha256)] if sample.sha256 else []  # a file that cannot be read is like no other
+            keys = [("content", sample.sha256)] if sample.sha256 else []  # an unreadable file equals no other
             keys += [("patient", sample.patient)] if sample.patient is not None else []
             keys += [("eye", sample.eye)] if sample.eye is not None else []
             for key in keys:
@@ -168,8 +169,8 @@ def groups_of(items: Sequence[Sample]) -> list[int]:
 def _take(items: Sequence[Sample], share: float, classes: int, rng: np.random.Generator) -> set[int]:
     """Indices of about `share` of each class, in whole groups.
 
-    Groups come in random order (never by size: the busiest patients are not the typical ones), and one is taken when it
-    brings the class shares nearer to what is wanted. A class that was left out gets its smallest group, if another one stays.
+    Groups are visited in random order (not by size: patients with most images are not typical), and one is taken if it brings
+    the class shares closer to `share`. A class without any group then gets its smallest one, if another group remains.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for i, group in enumerate(groups_of(items)):
@@ -177,7 +178,7 @@ def _take(items: Sequence[Sample], share: float, classes: int, rng: np.random.Ge
     groups = [(chosen, Counter(items[i].label for i in chosen)) for _, chosen in sorted(members.items())]
     order = [groups[j] for j in rng.permutation(len(groups))]
     totals = Counter(s.label for s in items)
-    left = Counter(label for _, counts in groups for label in counts)  # groups of each class that stay
+    left = Counter(label for _, counts in groups for label in counts)  # groups of each class that remain
     missing = {k: totals[k] * share for k in range(classes)}
     taken: set[int] = set()
 
@@ -200,15 +201,15 @@ def _take(items: Sequence[Sample], share: float, classes: int, rng: np.random.Ge
 
 
 def make_split(samples: Samples, dataset: str, seed: int, val: float = 0.2, test: float = 0.2) -> Split:
-    """Stratified split, grouped by patient where patients are known.
+    """Make a stratified split, grouped by patient if patients are known.
 
-    Where the layout has an official test part, that is the test and training images that share a patient or a content with
-    it are dropped (counted); otherwise `test` of the images is drawn. Where a table states validation images, those are val,
-    by the same rule; otherwise `val` is the share of the remaining images.
+    An official test part of the layout is used as test, and training images that share a patient or content with it are
+    dropped (and counted); otherwise the share `test` of the images is drawn. Validation images stated in a table are used as
+    val by the same rule; otherwise val is the share `val` of the remaining images.
 
     Raises:
-        OctcError: E207 a class absent from train, or from val or test without `samples.may_lack`; E212 / E210 if parts share a
-            patient or content (never, by construction).
+        OctcError: E207 a class is absent from train, or a part is empty; E233 a class is absent from val or test and not in
+            `samples.may_lack`; E212, E210 parts share a patient or content (impossible by construction).
     """
     rng = np.random.default_rng([seed, 0x5011])
     rest, official, dropped = apart(samples)
@@ -229,16 +230,16 @@ def make_split(samples: Samples, dataset: str, seed: int, val: float = 0.2, test
 
 
 def apart(samples: Samples) -> tuple[tuple[Sample, ...], tuple[Sample, ...], int]:
-    """Images to train on, the official test, and how many training images were dropped for their patient or content.
+    """Training images, the official test part, and the number of training images dropped for their patient or content.
 
-    Links count through others: a patient whose scan stands under a patient of the test part too is dropped as a whole.
+    Links are transitive: if one image of a patient is also an image of a patient in the test part, all images of the former
+    are dropped.
     """
     return without(samples.items, [s for s in samples.items if s.part == "test"])
 
 
 def without(items: Sequence[Sample], chosen: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...], int]:
-    """The images that share no patient and no content with those that were chosen of them, the chosen ones, and how many are
-    neither."""
+    """The images that share no patient and no content with the chosen ones, the chosen ones, and the number of the others."""
     groups, taken = groups_of(items), {s.path for s in chosen}
     hit = {group for s, group in zip(items, groups, strict=True) if s.path in taken}
     kept = tuple(s for s, group in zip(items, groups, strict=True) if group not in hit)
@@ -248,18 +249,18 @@ def without(items: Sequence[Sample], chosen: Sequence[Sample]) -> tuple[tuple[Sa
 def drawn(
     items: Sequence[Sample], share: float, classes: int, rng: np.random.Generator
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """What stays, and about `share` of each class in whole groups."""
+    """Split off about `share` of each class in whole groups; returns the rest and the drawn images."""
     chosen = _take(items, share, classes, rng)
     return tuple(s for i, s in enumerate(items) if i not in chosen), tuple(items[i] for i in sorted(chosen))
 
 
 def shared_patients(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]:
-    """Patients with images on both sides."""
+    """Patients with images in both."""
     return sorted({s.patient for s in one if s.patient is not None} & {s.patient for s in other if s.patient is not None})
 
 
 def shared_eyes(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]:
-    """Eyes with images on both sides, where their patient is not known (a shared patient says it else)."""
+    """Eyes with images in both whose patient is unknown (a known patient is reported by `shared_patients`)."""
     sides = [[s for s in side if s.eye is not None] for side in (one, other)]
     unnamed = {s.eye for side in sides for s in side if s.patient is None}
     both = {s.eye for s in sides[0]} & {s.eye for s in sides[1]} & unnamed
@@ -267,13 +268,13 @@ def shared_eyes(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]:
 
 
 def shared_content(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]:
-    """Paths of `one` whose content is in `other` too."""
+    """Paths in `one` whose content is also in `other`."""
     sums = {s.sha256 for s in other if s.sha256}
     return sorted(s.path for s in one if s.sha256 in sums)
 
 
 def leaks_of(split: Split) -> list[dict[str, Any]]:
-    """What two parts share: {"parts", "patients", "eyes", "images"}, of every pair of parts that shares something."""
+    """Leakage between parts: {"parts", "patients", "eyes", "images"} for every pair of parts that share something."""
     found = []
     for one, other in combinations(split.parts, 2):
         patients = shared_patients(split.parts[one], split.parts[other])
@@ -285,9 +286,9 @@ def leaks_of(split: Split) -> list[dict[str, Any]]:
 
 
 def check_split(split: Split) -> None:
-    """Raise on a shared patient (E212), shared content (E210), or a class that train does not have (E207).
+    """Raise OctcError if parts share a patient (E212) or content (E210), if train lacks a class, or a part is empty (E207).
 
-    Only a split that states to be clean is refused for sharing something.
+    Shared patients and content are errors only for the protocol "clean".
     """
     for leak in leaks_of(split) if split.protocol in (CLEAN, IMPORTED) else ():
         where = f"in both {leak['parts'][0]} and {leak['parts'][1]}"
@@ -303,13 +304,13 @@ def check_split(split: Split) -> None:
     for part in PARTS:
         if not split.parts[part]:
             more = "add images" if split.patient_ids.state == UNKNOWN else "add patients: each part needs whole patients"
-            raise OctcError("OCT-E207", f"no image is left for {part}", hint=more)
+            raise OctcError("OCT-E207", f"no image remains for {part}", hint=more)
 
 
 def check_classes(split: Split) -> None:
-    """Refuse a split whose val or test has no image of a class that there is, unless `may_lack` names it (OctcError E233): the
-    epoch would be chosen, or the artifact judged, without it. Where classes do not exclude each other, an image is drawn with
-    all of its labels and rare ones may be lacking: nothing is refused there.
+    """Refuse a split whose val or test has no image of an existing class, unless `may_lack` lists it (OctcError E233): the
+    epoch would be chosen, or the artifact tested, without that class. Multi-label data sets are not refused, because an image
+    is drawn with all its labels and rare ones may be absent.
     """
     if any(s.targets is not None for items in split.parts.values() for s in items):
         return
@@ -326,7 +327,7 @@ def check_classes(split: Split) -> None:
         own = [s for items in split.parts.values() for s in items if s.has(split.classes.index(name))]
         groups = len(set(groups_of(own)))
         kind = "images" if ids_of(own).state == UNKNOWN else "patients"
-        told.append(f"{name} has {groups} {kind}, and none is left for {' and '.join(parts)}")
+        told.append(f"{name} has {groups} {kind}, and none remains for {' and '.join(parts)}")
     text = f"{len(lacking)} classes cannot be divided: {'; '.join(told)}" if len(told) > 1 else f"class {told[0]}"
     names = ",".join(lacking)
     hint = f"add images of other patients (a class needs {wanted} of them to be divided), or --allow-empty {shlex.quote(names)}"

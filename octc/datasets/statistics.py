@@ -1,4 +1,4 @@
-"""What a data set is made of: counts, sizes, and the mean and deviation of its pixels, which only training images tell."""
+"""Statistics of a data set: counts, sizes, and mean and standard deviation of the pixels of the training images."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from octc.imaging.decode import Values
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts of all images; pixels of the training part only.
+    """Counts of all images; pixel statistics of the training part only.
 
     Attributes:
-        images, patients: part -> class -> count; patients that are known, None where none is in the whole split.
-        patient_ids: "known", "partial" or "unknown"; images_without_patient: how many name none.
-        weights: class -> n / (classes * images of the class) in train, what a balanced loss weighs.
-        mean, std: per channel, of values in [0, 1]. Every image counts alike, whatever its size; std is that of the pixels
-            about the common mean.
+        images, patients: part -> class -> count; patients: known ones, None if no patient of the split is known.
+        patient_ids: "known", "partial" or "unknown"; images_without_patient: number of images without a patient id.
+        weights: class -> n / (classes * images of the class) in train, the weights of a class-balanced loss.
+        mean, std: per channel, of values in [0, 1]. Every image has the same weight, whatever its size; std is the deviation
+            of the pixels from the common mean.
     """
 
     dataset: str
@@ -45,10 +45,10 @@ class Stats:
 
 
 def read_stats(samples: Samples, split: Split, progress: Progress | None = None, values: Values | None = None) -> Stats:
-    """Decode every image of a split once. values: a stated value range.
+    """Decode every image of a split once. values: stated value range, or None.
 
     Raises:
-        OctcError: the error of each image that cannot be read (all of them).
+        OctcError: lists all images that cannot be read.
     """
     items = [s for part in split.parts.values() for s in part]
     facts = read_facts(samples.root, items, progress, values)
@@ -70,7 +70,7 @@ def read_stats(samples: Samples, split: Split, progress: Progress | None = None,
 
 
 def pixel_moments(facts: list[ImageFacts]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel over images that weigh alike: std^2 = E[x^2] - E[x]^2."""
+    """Mean and standard deviation per channel over equally weighted images: std^2 = E[x^2] - E[x]^2."""
     mean = np.mean([f.mean for f in facts], axis=0)
     square = np.mean([f.square for f in facts], axis=0)
     return tuple(mean.tolist()), tuple(np.sqrt(np.maximum(square - mean**2, 0)).tolist())

@@ -1,4 +1,4 @@
-"""Tables of images as people have them: commas, semicolons or tabs, columns called in any usual way, paths of any kind."""
+"""Reads tables of images: separated by commas, semicolons or tabs, with any usual column names and any kind of path."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import codecs
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from octc.core.cells import NO_LABEL, trimmed
+from octc.core.cells import NO_LABEL, label_of, trimmed
 from octc.core.errors import OctcError, shorten
 from octc.imaging.kinds import HEAD, PARQUET, foreign
 
-Record = tuple[int, dict[str, str]]  # line number, column -> cell, without surrounding blanks
-MOST = 256 << 20  # bytes
+Record = tuple[int, dict[str, str]]  # line number, column -> stripped cell
+MOST = 256 << 20  # maximum size of a table, bytes
 NONE: Mapping[str, str] = {}
 ALIASES = {
     "path": "path",
@@ -24,21 +25,22 @@ ALIASES = {
     "split": "part",
     "part": "part",
     "site": "site",
-}  # of --column
+}  # names in --column
 _HEAD = re.compile(rf"(?:^|,)\s*({'|'.join(ALIASES)})=")
 ENDINGS = (".csv", ".tsv", ".txt")
 SEPARATORS = ",;\t|"
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods; .xls
-SHEETS = (b"xl/", b"opendocument.spreadsheet")  # what the first two hold, and other archives do not
+SHEETS = (b"xl/", b"opendocument.spreadsheet")  # names in workbook archives, which other archives lack
 MAKE_CSV = "a line for each image, as CSV, with pandas: pandas.{}(FILE).to_csv('labels.csv', index=False)"
+_LINE, _QUOTED = re.compile(r"[^\r\n]*\S[^\r\n]*"), re.compile(r'"(?:[^"]|"")*"')
 _STATED = re.compile(r'"?sep=([,;\t|])"?\r?\n', re.IGNORECASE)
-FIRST = 1 << 16  # bytes in which the first lines of a table are looked for
-# What columns are called, without letter case, blanks and underscores; the first one that a table has counts.
+FIRST = 1 << 16  # bytes that are read to find the first lines of a table
+# Usual names of columns, without letter case, blanks and underscores; the first one found in a table is used.
 USUAL: dict[str, tuple[str, ...]] = {
     "path": (
         "path", "imagepath", "filepath", "filename", "file", "image", "imagename", "img", "imgpath", "imgname", "imageid",
         "images", "bscanpath", "bild", "bilddatei", "dateiname", "imagem", "imagen",
-        "pathtrialimagetypesubjectvisiteyeimagename", "idimage",  # of OLIVES, of Kaggle
+        "pathtrialimagetypesubjectvisiteyeimagename", "idimage",  # OLIVES, Kaggle
     ),
     "label": (
         "label", "class", "diagnosis", "disease", "category", "target", "labels", "classname", "dx", "condition", "finding",
@@ -67,19 +69,19 @@ FILL = (
     "a merged cell of a spreadsheet holds its value in its first line alone: fill the lines below it, with pandas: "
     "t = pandas.read_csv(TABLE).ffill(); t.to_csv(TABLE, index=False)"
 )
-TITLE = 20  # lines above which a header is looked for
+TITLE = 20  # lines that are searched for a header below a title
 
 
 def read_columns(
     path: Path, wanted: Sequence[str], optional: Sequence[str] = (), stated: Mapping[str, str] = NONE
 ) -> list[Record]:
-    """The lines of a table with the wanted columns under octc's own names.
+    """Read the required columns of a table, under octc's column names.
 
     Args:
-        optional: columns that may be missing. stated: octc's name of a column -> what this table calls it.
+        optional: columns that may be missing. stated: octc's column name -> name in this table.
 
     Raises:
-        OctcError: E209 the table cannot be read, a column is missing or stands there twice, a line has other cells.
+        OctcError: E209 the table cannot be read, a column is missing or duplicated, or a line has another number of cells.
     """
     rows = rows_of(path)
     header = [name.strip() for name in rows[0][1]] if rows else []
@@ -89,21 +91,26 @@ def read_columns(
         names = ",".join(f"{column}=NAME" for column in absent)
         hint = f"--column {names}, or {HINT}"
         if "label" in absent and len(marks := _marks(header, rows)) > 1:
-            text += f"; {', '.join(marks[:20])} hold 0 and 1, a column for each class"
+            text += f"; {', '.join(marks[:20])} contain 0 and 1, one column per class"
             hint = f"one column with the name of the class, with pandas: t['label'] = t[{marks[:20]}].idxmax(axis=1)"
         if (below := _header_below(rows, absent, path, stated)) is not None:
             hint = f"line {below} looks like the header: remove the lines above it"
         raise OctcError("OCT-E209", text, hint=hint, place=f"{path}:1")
     if twice := sorted({header[one] for one in places.values() if one is not None and [*places.values()].count(one) > 1}):
-        text = f"one column is named for two things: {', '.join(twice)}"
+        text = f"one column is given for two purposes: {', '.join(twice)}"
         raise OctcError("OCT-E209", text, hint="another --column", place=f"{path}:1")
     check_cells(header, rows, path, "the separator")
     known = {column: place for column, place in places.items() if place is not None}
-    return [(line, {column: trimmed(row[place]) for column, place in known.items()}) for line, row in rows[1:]]
+    return [(line, {name: _cell(row[place], name in optional) for name, place in known.items()}) for line, row in rows[1:]]
+
+
+def _cell(text: str, optional: bool) -> str:
+    """A cell; "" where one that may be empty says that there is nothing, as R writes it (NA)."""
+    return label_of(text) if optional else trimmed(text)
 
 
 def check_cells(header: Sequence[str], lines: Sequence[tuple[int, list[str]]], path: Path, separator: str) -> None:
-    """Refuse a table in which a column stands twice or a line has other cells than the first, the header (OctcError E209)."""
+    """Refuse a table with a duplicated column, or a line with another number of cells than the header (OctcError E209)."""
     check_header(header, path)
     if torn := [f"line {line} ({len(row)} cells)" for line, row in lines[1:] if len(row) != len(header)]:
         text = f"{len(torn)} lines do not have {len(header)} cells"
@@ -111,14 +118,14 @@ def check_cells(header: Sequence[str], lines: Sequence[tuple[int, list[str]]], p
 
 
 def check_header(header: Sequence[str], path: Path) -> None:
-    """Refuse a table in which a column stands twice (OctcError E209)."""
+    """Refuse a table with a duplicated column (OctcError E209)."""
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        text = f"columns that stand twice: {', '.join(twice)}: which one counts cannot be told"
-        raise OctcError("OCT-E209", text, hint="leave one column of each name in the table", place=f"{path}:1")
+        text = f"duplicated columns: {', '.join(twice)}: it is not clear which one to use"
+        raise OctcError("OCT-E209", text, hint="keep one column of each name", place=f"{path}:1")
 
 
 def columns_of(path: Path, stated: Mapping[str, str] = NONE) -> dict[str, str | None]:
-    """What a table calls octc's columns, None where it has no such column (E209 as `read_columns`)."""
+    """octc's column name -> name in the table, None if it has no such column (OctcError E209 as in `read_columns`)."""
     rows = rows_of(path)
     header = [name.strip() for name in rows[0][1]] if rows else []
     places = {column: place_of(column, header, path, stated) for column in USUAL}
@@ -126,18 +133,18 @@ def columns_of(path: Path, stated: Mapping[str, str] = NONE) -> dict[str, str | 
 
 
 def classes_of(records: Sequence[Record]) -> tuple[str, ...]:
-    """The labels of a table in sorted order; a cell that says that there is none ("NaN", "N/A") is no class."""
+    """The sorted labels of a table; a cell for a missing label ("NaN", "N/A") is not a class."""
     return tuple(sorted({cells["label"] for _, cells in records if cells["label"].casefold() not in NO_LABEL}))
 
 
 def hint_of(records: Sequence[Record]) -> str:
-    """What helps where lines cannot be used: merged cells are filled, else the form of a table is told."""
+    """A hint for unusable lines: how to fill merged cells, or else the expected form of a table."""
     blank = [not cells["label"] for _, cells in records]
     return FILL if 2 * sum(blank) > len(blank) and not blank[0] else HINT
 
 
 def refuse_lines(path: Path, problems: Sequence[str], hint: str) -> None:
-    """Raise E209 that names the lines, when there are any."""
+    """Raise OctcError E209 with the list of problems, if there are any."""
     if problems:
         text = f"{len(problems)} lines of the table cannot be used"
         raise OctcError("OCT-E209", text, hint=hint, place=f"{path}: {shorten(problems)}")
@@ -146,7 +153,7 @@ def refuse_lines(path: Path, problems: Sequence[str], hint: str) -> None:
 def _header_below(
     rows: Sequence[tuple[int, list[str]]], absent: Sequence[str], path: Path, stated: Mapping[str, str]
 ) -> int | None:
-    """The line of a header that stands below a title; None where there is none."""
+    """The line number of a header below a title; None if there is none."""
     for line, row in rows[1:TITLE]:
         header = [name.strip() for name in row]
         try:
@@ -158,14 +165,14 @@ def _header_below(
 
 
 def _marks(header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> list[str]:
-    """Columns that hold nothing but 0 and 1, and both: a column for each class."""
+    """Columns that contain only 0 and 1, and both: one-hot columns of classes."""
     cells = [[row[i].strip() for _, row in rows[1:] if i < len(row)] for i in range(len(header))]
     return [name for name, own in zip(header, cells, strict=True) if set(own) == {"0", "1"}]
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a table of text is written. before: lines before its header, which is 1 where the first states the separator."""
+    """Format of a text table. before: number of lines before the header (1 if the first line states the separator)."""
 
     encoding: str
     separator: str
@@ -173,7 +180,7 @@ class Form:
 
 
 def form_of(path: Path) -> Form:
-    """The form of a table, from its first bytes (OSError where it cannot be read)."""
+    """Detect the format of a table from its first bytes (OSError: it cannot be read)."""
     with path.open("rb") as stream:
         head = stream.read(FIRST)
     encoding = _encoding(head)
@@ -186,14 +193,15 @@ def _encoding(head: bytes) -> str:
 
 
 def _separator(text: str) -> tuple[str, int]:
-    """The separator of a table, and the length of the line `sep=;` by which a spreadsheet program states it (0: none)."""
+    """The separator of a table, and the length of a line `sep=;` that a spreadsheet program wrote (0: none)."""
     if stated := _STATED.match(text):
         return stated[1], stated.end()
-    return max(SEPARATORS, key=text.split("\n", 1)[0].count), 0
+    first = _LINE.search(text)  # without its quoted cells, which may hold any of them
+    return max(SEPARATORS, key=_QUOTED.sub("", first[0] if first else "").count), 0
 
 
 def rows_of(path: Path, hint: str = HINT) -> list[tuple[int, list[str]]]:
-    """The lines of a table that hold anything, the header first, each with its number. hint: of an E209.
+    """The non-empty lines of a table with their line numbers, the header first. hint: hint of an OctcError E209.
 
     Raises:
         OctcError: E209 the table cannot be read.
@@ -211,7 +219,7 @@ def rows_of(path: Path, hint: str = HINT) -> list[tuple[int, list[str]]]:
 
 
 def _text(path: Path, data: bytes) -> str:
-    """A table as text: UTF-8, or UTF-16 with its mark. E209 for everything else, by its name where that is known."""
+    """Decode a table as UTF-8, or as UTF-16 with a byte order mark. OctcError E209 names any other known file type."""
     if data.startswith(WORKBOOKS) and (data[:2] != b"PK" or any(word in data for word in SHEETS)):
         text = f"{path.name} is a workbook of a spreadsheet program, not a table of text"
         raise OctcError("OCT-E209", text, hint="save its sheet as CSV (UTF-8), and name that file", place=str(path))
@@ -233,10 +241,10 @@ def _text(path: Path, data: bytes) -> str:
 
 
 def stated_columns(text: str | None) -> dict[str, str]:
-    """`--column path=NAME,label=NAME,...` as octc's name of a column -> the table's. Names may hold commas and blanks.
+    """Parse `--column path=NAME,label=NAME,...` to octc's column name -> name in the table. Names may contain commas, blanks.
 
     Raises:
-        OctcError: E104 what is no such list.
+        OctcError: E104 the text is not such a list.
 
     >>> stated_columns("path=Image, OCT,label=dx,split=fold") == {"path": "Image, OCT", "label": "dx", "part": "fold"}
     True
@@ -255,7 +263,7 @@ def stated_columns(text: str | None) -> dict[str, str]:
 
 
 def place_of(column: str, header: Sequence[str], path: Path, stated: Mapping[str, str] = NONE) -> int | None:
-    """Where a column stands: as it was stated, else by the first of its usual names that the table has."""
+    """Index of a column: by its stated name, else by the first usual name in the header; None if there is none."""
     if column in stated:
         name = stated[column]
         for alike in (str, str.casefold, _bare):
@@ -278,36 +286,46 @@ def _bare(name: str) -> str:
 
 
 def resolver(images: Sequence[str], fit: Callable[[str, list[str]], None] | None = None) -> Callable[[str], str | None]:
-    """Which image of a tree a table means: its path below the root, with folders before it that are not here (an absolute path
-    of another machine), without its folders, in another letter case, or without its ending.
+    """Make a function that finds the image for a path in a table. The path may be relative to the root, absolute on another
+    machine, without its folders, in another letter case or Unicode form, or without extension.
 
     Args:
-        images: paths below the root, with forward slashes. fit: told of a cell that several of them fit.
+        images: paths below the root, with forward slashes. fit: callback for a cell that matches several images.
 
-    Returns: a function that gives one of them; None where none or more than one fits, or the path leads upwards.
+    Returns: a function from a cell to one of `images`; None if none or several match, if the path leads out of the root,
+        or if its folder exists and lacks the file (a file of the same name in another folder is another image).
 
     >>> find = resolver(["A/x_1.jpg", "B/x_1.jpg", "B/y.png"])
-    >>> find("D:/set/a/X_1.JPG"), find("x_1"), find("y"), find("../A/x_1.jpg")
-    ('A/x_1.jpg', None, 'B/y.png', None)
+    >>> find("D:/set/a/X_1.JPG"), find("x_1"), find("y"), find("../A/x_1.jpg"), find("A/y.png")
+    ('A/x_1.jpg', None, 'B/y.png', None, None)
     """
     by_end: dict[str, list[tuple[str, ...]]] = {}
+    here: set[tuple[str, ...]] = set()  # folders of images, each with as many of those above it as one likes
     for image in images:
-        parts = tuple(image.split("/"))
-        for end in {parts[-1].casefold(), PurePosixPath(parts[-1]).stem.casefold()}:
-            by_end.setdefault(end, []).append(parts)
+        parts = tuple(map(_spelt, image.split("/")))
+        for end in {parts[-1], PurePosixPath(parts[-1]).stem}:
+            by_end.setdefault(end, []).append((*parts[:-1], image))
+        here.update(parts[start:-1] for start in range(len(parts) - 1))
 
     def find(cell: str) -> str | None:
-        wanted = [part.casefold() for part in re.split(r"[\\/]+", cell.strip()) if part not in ("", ".")]
+        wanted = tuple(_spelt(part) for part in re.split(r"[\\/]+", cell.strip()) if part not in ("", "."))
         if not wanted or ".." in wanted:
             return None
         fits = by_end.get(wanted[-1], [])
         for length in range(len(wanted), 0, -1):
             folders = wanted[-length:-1]
-            hits = [one for one in fits if [part.casefold() for part in one[-length:-1]] == folders]
+            hits = [one[-1] for one in fits if one[-length:-1] == folders]
             if hits:
                 if len(hits) > 1 and fit is not None:
-                    fit(cell, ["/".join(one) for one in hits])
-                return "/".join(hits[0]) if len(hits) == 1 else None
+                    fit(cell, hits)
+                return hits[0] if len(hits) == 1 else None
+            if folders in here:
+                return None
         return None
 
     return find
+
+
+def _spelt(name: str) -> str:
+    """A name for comparing: without letter case, and an accent in the one form of its two."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -1,5 +1,5 @@
-"""One walk for every command that reads a folder of images: what is an image by its name, what is left out and why, and which
-folders could not be entered. Nothing is decoded here."""
+"""Walks through a folder of images, for all commands: files with an image extension, what is left out and why, and folders that
+cannot be read. Decodes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HIDDEN, DEBRIS, THUMBNAIL = "hidden", "debris", "thumbnail"
 LINK, LOST, SPECIAL, BARE = "link to a folder", "link that leads nowhere", "no regular file", "no ending"
 AGAIN = "link to a folder that is read already"
 COPY = "the same tree again"
-# What systems, file servers and editors leave in folders of people, in lower case. None of it is a class or an image.
+# Names (in lower case) of files and folders that operating systems, file servers and programs create.
 LITTER = frozenset({
     "__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder", "icon\r",  # macOS
     "$recycle.bin", "recycler", "recycled", "recycle.bin", "system volume information", "desktop.ini", "ehthumbs.db",
@@ -35,7 +35,7 @@ LITTER_NAME = re.compile(
     r"(?:found\.\d{3}|\$recycle\.bin.*|.+@syno(?:eastream|resource)|~\$.*|.*\.(?:tmp|part|crdownload))", re.I | re.DOTALL
 )
 THUMB = re.compile(r"(?:.*[\W_])?(?:thumb|thumbs|thumbnail|thumbnails)(?:[\W_].*)?", re.I | re.DOTALL)
-# Files beside the images of a data set that nobody takes for one of them.
+# Extensions of files that often accompany images and need no warning.
 DOCUMENTS = frozenset({
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".md", ".rst", ".html", ".htm", ".pdf", ".doc", ".docx", ".odt", ".rtf",
     ".xls", ".xlsx", ".ods", ".ppt", ".pptx", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".py", ".ipynb", ".sh", ".bat",
@@ -49,7 +49,7 @@ ENDING = re.compile(r"\.[A-Za-z0-9_-]{1,12}")
 
 @dataclass(frozen=True)
 class Left:
-    """What was not taken: its path below the root (a folder's ends with "/"), and why, in one or two words."""
+    """A file or folder that was left out: path below the root (a folder's ends with "/"), and a short reason."""
 
     path: str
     why: str
@@ -60,17 +60,16 @@ class Left:
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder that was walked through. Paths are relative to `root`, with forward slashes; "" is the root itself.
+    """Result of walking through a folder. Paths are relative to `root`, with forward slashes; "" is the root itself.
 
     Attributes:
-        images: files with the ending of an image, folder by folder: those of a folder in order of their names, then its
-            sub-folders.
-        inside: folder -> names of the folders in it, sorted; litter and links are not among them.
-        below: folder -> how many images it and its sub-folders hold.
-        left: files and folders that were not taken.
-        links: every link that is not litter. Links to folders are followed where that was asked for.
-        closed: folders that could not be read (to their end), and what the system said.
-        allowed: where links may lead, resolved; the root is among them.
+        images: files with an image extension, folder by folder: sorted by name, then those of the subfolders.
+        inside: folder -> sorted names of its subfolders, without system folders and links.
+        below: folder -> number of images in it and its subfolders.
+        left: files and folders that were left out.
+        links: symbolic links, without system files. Links to folders are followed on request only.
+        closed: folders that could not be read completely, and the system's error.
+        allowed: resolved folders that links may point into; the root is one of them.
     """
 
     root: Path
@@ -83,7 +82,7 @@ class Tree:
     allowed: tuple[Path, ...] = ()
 
     def check_link(self, path: str) -> None:
-        """Refuse a path that leads out of where links may lead, or nowhere (OctcError E205)."""
+        """Refuse a link that is broken or points outside the allowed folders (OctcError E205)."""
         whole = self.root / path
         target = _target(whole)
         if _leads_into(target, self.allowed) and (whole.exists() or whole.suffix.lower() not in SUFFIXES):
@@ -92,10 +91,10 @@ class Tree:
         if target is not None and whole.exists():
             place = target if target.is_dir() else target.parent
             hint += f", or allow its place: --follow-links {shlex.quote(str(place))}"
-        raise OctcError("OCT-E205", "link leaves the data set, or leads nowhere", hint=hint, place=str(whole))
+        raise OctcError("OCT-E205", "the link points outside the data set, or is broken", hint=hint, place=str(whole))
 
     def without(self, folder: str, why: str) -> Tree:
-        """The same walk, but a folder was left out."""
+        """The same tree with one folder left out."""
         inside = {
             place: tuple(name for name in names if joined(place, name) != folder)
             for place, names in self.inside.items()
@@ -107,42 +106,42 @@ class Tree:
         return replace(self, images=images, inside=inside, below=_below(images), left=left, links=links)
 
     def under(self, folder: str) -> Iterator[str]:
-        """The images of a folder and of its sub-folders."""
+        """The images in a folder and its subfolders."""
         return (path for path in self.images if is_under(path, folder))
 
     def folders_under(self, folder: str) -> Iterator[str]:
-        """Every folder below another one."""
+        """All folders below a folder."""
         return (path for path in self.inside if path != folder and is_under(path, folder))
 
     def left_under(self, folder: str) -> list[Left]:
-        """What was not taken of a folder."""
+        """What was left out in a folder."""
         return [one for one in self.left if is_under(one.path, folder)]
 
 
 def is_under(path: str, folder: str) -> bool:
-    """Whether a path lies in a folder (which lies in itself); both relative to one root."""
+    """Whether a path is in a folder, or the folder itself; both relative to the same root."""
     return not folder or path == folder or path.startswith(f"{folder}/")
 
 
 def joined(folder: str, name: str) -> str:
-    """A name in a folder, relative to the root that both are of."""
+    """The path of a name in a folder, relative to the root."""
     return f"{folder}/{name}" if folder else name
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there (OctcError E231 where the system does not let that be seen: no permission, a loop, ...)."""
+    """Whether a folder exists (OctcError E231: the system refuses the check, for example without permission)."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return False
         raise closed_error(path, [(".", str(error.strerror))]) from error
-    except ValueError:  # a zero byte in the name
+    except ValueError:  # a null byte in the name
         return False
 
 
 def has_file(path: Path) -> bool:
-    """Whether a file is there and may be seen; unlike `Path.is_file` it never raises."""
+    """Whether a file exists and is accessible; unlike `Path.is_file` it never raises."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError):
@@ -150,7 +149,7 @@ def has_file(path: Path) -> bool:
 
 
 def has_folder(path: Path) -> bool:
-    """Whether a folder is there and may be seen; unlike `Path.is_dir` it never raises."""
+    """Whether a folder exists and is accessible; unlike `Path.is_dir` it never raises."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
@@ -158,12 +157,12 @@ def has_folder(path: Path) -> bool:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Names in a folder, sorted, as far as it can be read: for telling what a folder is, before it is walked through."""
+    """Sorted names in a folder, as far as it is readable; for recognising a layout before the folder is walked through."""
     return [entry.name for entry in _entries(folder)[0]]
 
 
 def _target(path: Path) -> Path | None:
-    """Where a path leads in the end; None for a circle."""
+    """The resolved path; None for a loop of links."""
     try:
         return path.resolve(strict=False)
     except (OSError, RuntimeError):
@@ -175,12 +174,12 @@ def _leads_into(target: Path | None, allowed: Sequence[Path]) -> bool:
 
 
 def scan_tree(root: Path, links: Sequence[Path] | None = None, starts: Sequence[str] = ("",)) -> Tree:
-    """Walk a folder to its end. A folder that cannot be read is noted in `closed`, and the walk goes on.
+    """Walk through a folder and its subfolders. An unreadable folder is recorded in `closed`, and the walk continues.
 
     Args:
-        links: folders that links to folders may lead into, beside the root; None: they are not followed. They are followed
-            last, and no folder is read twice, so that a circle ends where it closes.
-        starts: folders below the root, relative to it, that are walked through instead of all of it.
+        links: folders besides the root that links to folders may point into; None: such links are not followed. Links are
+            followed last, and no folder is read twice, so loops end.
+        starts: folders relative to the root to walk through instead of all of it.
     """
     walk = _Walk(root, tuple(one for one in map(_target, (root, *(links or ()))) if one is not None), links is not None)
     waiting, linked = list(reversed(starts)), deque[str]()
@@ -196,7 +195,7 @@ def scan_tree(root: Path, links: Sequence[Path] | None = None, starts: Sequence[
 
 @dataclass
 class _Walk:
-    """What a walk has found so far."""
+    """State of a walk."""
 
     root: Path
     allowed: tuple[Path, ...]
@@ -209,7 +208,7 @@ class _Walk:
     seen: set[Path | None] = field(default_factory=set)
 
     def enter(self, folder: str) -> tuple[list[str], list[str]]:
-        """Take what lies in a folder. Gives its sub-folders, and the links to folders that are to be followed."""
+        """Record the entries of a folder. Returns its subfolders, and the links to folders to follow later."""
         if self.follow and (real := _target(self.root / folder)) in self.seen:
             self.left.append(Left(f"{folder}/", AGAIN))
             return [], []
@@ -240,7 +239,7 @@ class _Walk:
         return folders, later
 
     def follows(self, path: str) -> bool:
-        """Whether a link to a folder is to be walked through; else it is left out, and why."""
+        """Whether to follow a link to a folder; otherwise it is recorded as left out."""
         target = _target(self.root / path)
         if _leads_into(target, self.allowed) and target not in self.seen:
             return True
@@ -248,7 +247,7 @@ class _Walk:
         return False
 
     def tree(self) -> Tree:
-        """All of it."""
+        """The finished tree."""
         below = _below(self.images)
         inside = {folder: tuple(sorted(names)) for folder, names in self.inside.items()}
         lists = tuple(self.images), inside, below, tuple(self.left), tuple(self.links), tuple(self.closed)
@@ -256,7 +255,7 @@ class _Walk:
 
 
 def _below(images: Iterable[str]) -> Counter[str]:
-    """Folder -> how many images it and its sub-folders hold."""
+    """Folder -> number of images in it and its subfolders."""
     below: Counter[str] = Counter()
     for image in images:
         folder = image
@@ -267,7 +266,7 @@ def _below(images: Iterable[str]) -> Counter[str]:
 
 
 def _entries(folder: Path) -> tuple[list[os.DirEntry[str]], str]:
-    """The entries of a folder by name, as many as could be read, and why not all of them ("" if they are all)."""
+    """The readable entries of a folder sorted by name, and the error if the list is incomplete ("": complete)."""
     found: list[os.DirEntry[str]] = []
     why = ""
     try:
@@ -279,13 +278,13 @@ def _entries(folder: Path) -> tuple[list[os.DirEntry[str]], str]:
 
 
 def scan_images(folder: Path) -> tuple[list[Path], str]:
-    """The images in a folder, without its sub-folders, and why they may not be all ("" if they are)."""
+    """The images in a folder without its subfolders, and the error if the list is incomplete ("": complete)."""
     entries, why = _entries(folder)
     return [folder / entry.name for entry in entries if _sort(entry)[0] == "image"], why
 
 
 def scan_folder(folder: Path) -> tuple[list[str], list[Left], list[str], str]:
-    """One folder alone: names of its images, the rest that is no litter, names of its folders, and why these may not be all."""
+    """One folder: names of its images, other files, names of its subfolders, and the error if the list is incomplete."""
     entries, why = _entries(folder)
     images: list[str] = []
     others: list[Left] = []
@@ -302,10 +301,10 @@ def scan_folder(folder: Path) -> tuple[list[str], list[Left], list[str], str]:
 
 
 def _sort(entry: os.DirEntry[str]) -> tuple[str, str]:
-    """("folder" | "image", "") of what is taken, ("left" | "left folder", why) of the rest."""
+    """("folder" | "image", "") for entries that are used, ("left" | "left folder", reason) for others."""
     try:
         folder = entry.is_dir()
-    except OSError:  # a link that leads in a circle, or to where nothing may be seen
+    except OSError:  # a loop of links, or a target without permission
         folder = False
     if why := litter(entry.name):
         return "left folder" if folder else "left", why
@@ -314,7 +313,7 @@ def _sort(entry: os.DirEntry[str]) -> tuple[str, str]:
     suffix = PurePosixPath(entry.name).suffix.lower()
     try:
         regular = entry.is_file() or stat.S_ISREG(entry.stat().st_mode)
-    except OSError:  # an image by its name stays one: whoever reads it says why it cannot be read
+    except OSError:  # still an image by name; reading it will raise the error
         if suffix not in SUFFIXES and entry.is_symlink():
             return "left", LOST
         regular = True
@@ -324,7 +323,7 @@ def _sort(entry: os.DirEntry[str]) -> tuple[str, str]:
 
 
 def litter(name: str) -> str:
-    """Why a file or folder of this name is no part of a data set ("" where nothing says so)."""
+    """The reason why a file or folder of this name does not belong to a data set ("": it may)."""
     low = name.casefold()
     if name.startswith("."):
         return HIDDEN
@@ -334,16 +333,16 @@ def litter(name: str) -> str:
 
 
 def closed_error(root: Path, closed: Sequence[tuple[str, str]]) -> OctcError:
-    """E231 of the folders below `root` that could not be read, one error for each."""
+    """OctcError E231 for the folders below `root` that could not be read, one error each."""
     errors = [closed_folder(root if folder == "." else root / folder, why) for folder, why in closed]
     return combined(errors)
 
 
 def open_tree(root: Path, links: Sequence[Path] | None = None, starts: Sequence[str] = ("",)) -> Tree:
-    """`scan_tree` of a folder that must be there and readable to its last sub-folder.
+    """`scan_tree` of a folder that must exist and be completely readable.
 
     Raises:
-        OctcError: E230 no folder, E231 folders that cannot be read, all of them named.
+        OctcError: E230 there is no such folder; E231 lists all folders that cannot be read.
     """
     if not is_folder(root):
         raise OctcError("OCT-E230", f"no folder at {root}", hint="--data DIR", place=str(root))
@@ -354,22 +353,22 @@ def open_tree(root: Path, links: Sequence[Path] | None = None, starts: Sequence[
 
 
 def scan_words(words: Sequence[str], also: Callable[[Path], bool] | None = None) -> tuple[list[Path], list[Left]]:
-    """Files and folders that were named -> the files to read, in order, and what the folders hold besides.
+    """Expand the user's files and folders to the files to read, in order, and the files left out.
 
-    A file that is named itself is always taken. A folder that cannot be read is among the files: reading it says why (E231), so
-    that it is counted and named like a file that cannot be read.
+    A file that the user names is always included. An unreadable folder is listed among the files: reading it raises E231, so
+    that it is counted and reported like an unreadable file.
 
     Args:
-        also: of a file in a folder that has no image's ending, whether it is taken too.
+        also: predicate for files in folders without an image extension; True includes the file.
 
     Raises:
-        OctcError: E201 a folder without an image.
+        OctcError: E201 a folder without images.
     """
     paths: list[Path] = []
     left: list[Left] = []
     for word in words:
         folder = Path(word)
-        if not has_folder(folder):  # also where the system does not let that be seen: reading it says why
+        if not has_folder(folder):  # a file, or a folder without permission: reading it will raise the error
             paths.append(folder)
             continue
         tree = scan_tree(folder)
@@ -391,26 +390,26 @@ def scan_words(words: Sequence[str], also: Callable[[Path], bool] | None = None)
 
 
 def _as_walked(path: str) -> tuple[tuple[bool, str], ...]:
-    """The order of a walk: the files of a folder by name, then its sub-folders."""
+    """Sort key for the order of a walk: the files of a folder by name, then its subfolders."""
     parts = path.split("/")
     return tuple((place < len(parts) - 1, part) for place, part in enumerate(parts))
 
 
 def may_be_image(left: Left) -> bool:
-    """Whether somebody could miss what was left out: not so for litter and documents."""
+    """Whether something left out may be an image, unlike system files and documents."""
     if left.why == BARE:
         return left.path.rpartition("/")[2].casefold() not in PAPERS
     return left.why not in (HIDDEN, DEBRIS, THUMBNAIL, COPY, *DOCUMENTS)
 
 
 def count_left(left: Iterable[Left]) -> dict[str, int]:
-    """Why -> how many, the most frequent first."""
+    """Reason -> count, most frequent first."""
     counts = Counter(one.why for one in left)
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def words_left(left: Sequence[Left], most: int = 5) -> str:
-    """What was left out in one line: how many of each kind, and the first of them by name. "nothing" for nothing."""
+    """What was left out, in one line: counts by reason, and the first names; "nothing" if it is empty."""
     if not left:
         return "nothing"
     counts = ", ".join(f"{count} {why}" for why, count in count_left(left).items())

@@ -1,8 +1,9 @@
 """Pictures whose data end too early, of which a decoder makes a whole picture all the same: what is not there is grey (JPEG) or
 black (PNG). A download that was broken off and padded with zeros is one, and so is a file with a hole.
 
-A JPEG is counted through, block by block, only where something points to it (ITU-T T.81, annexes B and F): no marker ends it, a
-run of zeros lies in its data, or its last block is of the grey that decoders fill in.
+A JPEG is counted through, block by block, only where something points to it (ITU-T T.81, annexes B, F and G): no marker ends
+it, a run of zeros lies in its data, or its last block is of the grey that decoders fill in. The strips of a TIFF are looked at
+where zeros lie in them: a JPEG as any other, of a deflated one the sum, which its decoder passes over, and codes of PackBits.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import ceil
 from typing import Any
 
@@ -24,21 +25,29 @@ SOI, EOI, SOS, DHT, DRI, TEM = 0xD8, 0xD9, 0xDA, 0xC4, 0xDD, 0x01
 SEQUENTIAL, PROGRESSIVE = (0xC0, 0xC1), 0xC2  # Huffman-coded
 FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 ZEROS = bytes(64)  # no encoder's, but of a flat picture with codes of its own
+RUN_OF_ZEROS = 0xF0  # a symbol without a number that ends no block
 FILLED = (127, 128)  # the grey of a block without data, and of an inverted one
+ALIKE = 64  # coefficients that one code of zeros, one after the other, has: more than any picture
 TAIL = 8  # bytes of zeros that the last blocks were read from
 MOST_PIXELS = 4_000_000  # that are counted through: a second
-PIECE = 1 << 20  # bytes that are unpacked at once
+PIECE, MOST_UNPACKED = 1 << 20, 1 << 29  # bytes that are unpacked at once, and of a strip at most
 SIDE = 8  # of a block, pixels
+# TIFF tags: compression, where strips and tiles begin, how long they are, the tables that the JPEGs of all of them share
+COMPRESSION, STARTS, SIZES, TABLES = 259, (273, 324), (279, 325), 347
+DEFLATE, JPEG, PACKBITS = (8, 32946), 7, 32773
+SINGLES = 16  # literals of one zero each, one after the other, that no encoder of PackBits writes
+RLE_HEADER = 64  # bytes: how many segments, and where up to 15 begin
 Table = tuple[list[int], list[int]]  # of the next 16 bits: how many of them are the code (0: none), and the symbol
 
 
 @dataclass
 class Scan:
-    """Of one SOS: its components, each with where its tables are written (DC, AC), which coefficients to which bit, and where
-    its data lie."""
+    """Of one SOS: its components, each with where its tables are written (DC, AC), which coefficients from which bit to which,
+    and where its data lie. high: 0 where their bits begin."""
 
     components: list[tuple[int, bytes, bytes]]
     spectral: tuple[int, int]
+    high: int
     low: int
     start: int
     end: int
@@ -63,12 +72,20 @@ def jpeg_cut(data: bytes, picture: Image.Image) -> str | None:
     Args:
         data: the file. picture: as it was decoded, before it is turned or converted.
     """
+    return _stream_cut(data, picture.width * picture.height, partial(_grey_at_the_end, picture))
+
+
+def _stream_cut(data: bytes, pixels: int, suspect: Callable[[], bool]) -> str | None:
+    """Why a JPEG is not whole. suspect: whether it is to be counted though nothing in its data points to it."""
     try:
         frame = _read(data)
-        if frame.kind == PROGRESSIVE:
-            return _scans_missing(frame)
-        if frame.kind in SEQUENTIAL and picture.width * picture.height <= MOST_PIXELS:
-            return _count(data, frame) if _is_odd(data, frame) or _grey_at_the_end(picture) else None
+        if frame.kind == PROGRESSIVE and (why := _scans_missing(frame)) is not None:
+            return why
+        if frame.kind in (*SEQUENTIAL, PROGRESSIVE):
+            if (why := _hole(data, frame)) is not None:
+                return why
+            if pixels <= MOST_PIXELS:
+                return _count(data, frame) if _is_odd(data, frame) or suspect() else None
     except (IndexError, KeyError, ValueError, TypeError):
         return None  # the decoder knew it: it is of a form that is not counted here
     return None if frame.ended else "no marker ends it"
@@ -83,6 +100,21 @@ def _is_odd(data: bytes, frame: Frame) -> bool:
         if ZEROS in part or len(RESTART.findall(part)) != (ceil(_units(frame, scan) / scan.restart) - 1 if scan.restart else 0):
             return True
     return False
+
+
+def _hole(data: bytes, frame: Frame) -> str | None:
+    """Why a run of zeros is no part of a picture: with its codes they are coefficients, the same one a hundred times over."""
+    for scan in frame.scans:
+        if scan.spectral[1] and not scan.high and any(_is_number(_table(ac)[1][0]) for _, _, ac in scan.components):
+            at = data.find(ZEROS, scan.start, scan.end)
+            if at >= 0 and data[at : scan.end].strip(b"\0\xff"):  # else it is the end that is filled up: that is counted
+                return f"a hole of zeros begins at byte {at}"
+    return None
+
+
+def _is_number(symbol: int) -> bool:
+    """Whether a symbol of an AC table is other than the end of blocks."""
+    return bool(symbol & 15) or symbol == RUN_OF_ZEROS
 
 
 def _grey_at_the_end(picture: Image.Image) -> bool:
@@ -123,7 +155,7 @@ def _read(data: bytes) -> Frame:
             rows = [(body[1 + 2 * k], body[2 + 2 * k]) for k in range(body[0])]
             named = [(one, tables.get(which >> 4, b""), tables.get(16 + (which & 15), b"")) for one, which in rows]
             first, last, bits = body[1 + 2 * body[0] : 4 + 2 * body[0]]
-            frame.scans.append(Scan(named, (first, last), bits & 15, at, end, restart))
+            frame.scans.append(Scan(named, (first, last), bits >> 4, bits & 15, at, end, restart))
             at = end
     frame.ended = frame.ended or (at >= 0 and data[at : at + 2] == bytes((0xFF, EOI)))
     return frame
@@ -165,21 +197,36 @@ def _scans_missing(frame: Frame) -> str | None:
 
 def _count(data: bytes, frame: Frame) -> str | None:
     """Decode the codes of every block; the first reason why there are fewer, or more, than the picture has."""
+    known: dict[int, list[int]] = {}
     for scan in frame.scans:
-        units, inside, done = _units(frame, scan), _inside(frame, scan), 0
+        units, done, blocks = _units(frame, scan), 0, _counter(frame, scan, known)
         for part in RESTART.split(data[scan.start : scan.end]):
             bits = part.rstrip(b"\xff").replace(b"\xff\0", b"\xff")  # what fills up before a marker, and stuffed bytes
             most = min(scan.restart or units, units - done)
-            count, used, zeros = _blocks(bits, inside, most)
+            count, used = blocks(bits, done, most)
             done += count
             if count < most:
                 return f"its data end after {done} of {units} parts"
-            rest = bits[used:]
+            rest, zeros = bits[used:], used >= TAIL and not any(bits[used - TAIL : used])
             if rest.strip(b"\0\xff") or (rest and zeros):
                 return f"{len(rest)} bytes are left over behind its {units} parts"
         if done < units:
             return f"its data end after {done} of {units} parts"
     return None
+
+
+Blocks = Callable[[bytes, int, int], "tuple[int, int]"]
+
+
+def _counter(frame: Frame, scan: Scan, known: dict[int, list[int]]) -> Blocks:
+    """How the units of a scan are counted: (data of an interval, units before it, most that it may have) -> whole units and the
+    bytes that they take. known: of each component of a progressive JPEG the coefficients of its blocks that are not 0."""
+    if frame.kind != PROGRESSIVE:
+        return partial(_blocks, _inside(frame, scan))
+    if scan.spectral[0] == 0:
+        return partial(_means, [dc for dc, _ in _inside(frame, scan)], scan)
+    one, _, ac = scan.components[0]
+    return partial(_bands, _table(ac), scan, known.setdefault(one, [0] * _units(frame, scan)))
 
 
 def _units(frame: Frame, scan: Scan) -> int:
@@ -202,8 +249,8 @@ def _inside(frame: Frame, scan: Scan) -> list[tuple[Table, Table]]:
     ]
 
 
-def _blocks(data: bytes, inside: list[tuple[Table, Table]], most: int) -> tuple[int, int, bool]:
-    """Whole units in the data of one interval, up to `most`; the bytes that they take, and whether these end in zeros."""
+def _blocks(inside: list[tuple[Table, Table]], data: bytes, _before: int, most: int) -> tuple[int, int]:
+    """Whole units in the data of one interval, up to `most`, and the bytes that they take."""
     value, have, at, size, done = 0, 0, 0, len(data), 0
     padded = data + bytes(8)
     for _ in range(most):
@@ -218,13 +265,98 @@ def _blocks(data: bytes, inside: list[tuple[Table, Table]], most: int) -> tuple[
                 length = lengths[code]
                 have -= length + (symbols[code] & 15)
                 if not length or 8 * at - have > 8 * size:
-                    return done, size, False
-                if k and symbols[code] & 15 == 0 and symbols[code] != 0xF0:
+                    return done, size
+                if k and symbols[code] & 15 == 0 and symbols[code] != RUN_OF_ZEROS:
                     break
                 k += 1 + (symbols[code] >> 4 if k else 0)
         done += 1
-    used = at - have // 8
-    return done, used, used >= TAIL and not any(data[used - TAIL : used])
+    return done, at - have // 8
+
+
+class Bits:
+    """Bits of an interval, the highest of a byte first; behind its end they are 0. at: the place of the next one."""
+
+    def __init__(self, data: bytes) -> None:
+        self.padded, self.size, self.at = data + bytes(8), 8 * len(data), 0
+
+    def take(self, count: int) -> int:
+        """The next bits, 16 at most, as a number."""
+        byte, skip = divmod(self.at, 8)
+        self.at += count
+        return (int.from_bytes(self.padded[byte : byte + 4], "big") << skip & 0xFFFFFFFF) >> (32 - count)
+
+    def symbol(self, table: Table) -> int:
+        """The symbol of the next code; at the end of the data, or where there is no such code, the place is behind it."""
+        byte, skip = divmod(self.at, 8)
+        code = int.from_bytes(self.padded[byte : byte + 4], "big") >> (16 - skip) & 0xFFFF
+        self.at += table[0][code] or self.size + 1
+        return table[1][code]
+
+    @property
+    def over(self) -> bool:
+        """Whether more was taken than there is."""
+        return self.at > self.size
+
+    @property
+    def used(self) -> int:
+        """Bytes that were taken, the last one perhaps in part."""
+        return min(self.at + 7, self.size) // 8
+
+
+def _means(tables: list[Table], scan: Scan, data: bytes, _before: int, most: int) -> tuple[int, int]:
+    """`Blocks` of a progressive scan of the first coefficients (G.1.2.1)."""
+    bits = Bits(data)
+    for done in range(most):
+        for table in tables:
+            bits.take(1 if scan.high else bits.symbol(table) & 15)
+        if bits.over:
+            return done, bits.used
+    return most, bits.used
+
+
+def _bands(table: Table, scan: Scan, known: list[int], data: bytes, before: int, most: int) -> tuple[int, int]:
+    """`Blocks` of a progressive scan of a band of coefficients, or of a further bit of them (G.1.2.2, G.1.2.3)."""
+    bits, ended, alike = Bits(data), 0, 0
+    first, last = scan.spectral
+    for done in range(most):
+        block, k = known[before + done], first
+        while not ended and k <= last and not bits.over:
+            symbol = bits.symbol(table)
+            zeros, size = symbol >> 4, symbol & 15
+            if not _is_number(symbol):
+                ended = (1 << zeros) + bits.take(zeros)
+                break
+            number = bits.take(min(size, 1) if scan.high else size)
+            alike = alike + 1 if (symbol, number) == (table[1][0], 0) else 0
+            if alike == ALIKE:
+                return done, bits.used
+            if scan.high:
+                k = _refined(bits, block, k, last, zeros)
+            else:
+                k += zeros
+            block |= bool(size) << k
+            k += 1
+        if ended:
+            ended -= 1
+            if scan.high:
+                bits.at += (block >> k & (1 << max(0, last + 1 - k)) - 1).bit_count()
+        if bits.over:
+            return done, bits.used
+        known[before + done] = block
+    return most, bits.used
+
+
+def _refined(bits: Bits, block: int, k: int, last: int, zeros: int) -> int:
+    """Behind so many coefficients that are 0, where the next such one stands; those that are not are refined by a bit each."""
+    while k <= last:
+        if block >> k & 1:
+            bits.at += 1
+        elif zeros == 0:
+            break
+        else:
+            zeros -= 1
+        k += 1
+    return k
 
 
 def png_cut(data: bytes, picture: Image.Image) -> str | None:
@@ -257,3 +389,68 @@ def _image_data(data: bytes) -> Iterator[bytes]:
         if data[at + 4 : at + 8] == b"IDAT":
             yield data[at + 8 : at + 8 + length]
         at += 12 + length
+
+
+def tiff_cut(data: bytes, picture: Image.Image) -> str | None:
+    """Why the page of a TIFF that Pillow has decoded is not whole; None where it is, or where nothing points to it."""
+    return strips_cut(lambda start, size: data[start : start + size], picture.tag_v2, picture.size)  # type: ignore[attr-defined]
+
+
+def strips_cut(take: Callable[[int, int], bytes], tags: Mapping[int, Any], size: tuple[int, int]) -> str | None:
+    """The same of a page whose strips, or tiles, are taken by where they begin and how many bytes they have."""
+    kind = tags.get(COMPRESSION, 1)
+    if kind not in (JPEG, PACKBITS, *DEFLATE):
+        return None
+    starts, sizes = (_numbers(tags, names) for names in (STARTS, SIZES))
+    for number, place in enumerate(zip(starts, sizes, strict=False)):
+        part = take(*place)
+        if ZEROS not in part:
+            continue
+        if kind == JPEG:
+            tables = bytes(tags.get(TABLES, b""))
+            why = _stream_cut(tables[:-2] + part[2:] if tables else part, size[0] * size[1], lambda: False)
+        else:
+            why = _singles(part) if kind == PACKBITS else _unsound(part)
+        if why is not None:
+            return f"strip {number}: {why}"
+    return None
+
+
+def _numbers(tags: Mapping[int, Any], names: tuple[int, int]) -> tuple[int, ...]:
+    found = next((tags[name] for name in names if name in tags), ())
+    return tuple(found) if isinstance(found, tuple) else (int(found),)
+
+
+def _unsound(data: bytes) -> str | None:
+    """Why a stream of zlib does not have the sum that it states; None where it has, or is longer than any strip."""
+    stream, left, found = zlib.decompressobj(), data, 0
+    try:
+        while not stream.eof and found < MOST_UNPACKED and (more := stream.decompress(left, PIECE)):
+            found, left = found + len(more), stream.unconsumed_tail
+    except zlib.error as error:
+        return str(error)
+    return None if stream.eof or found >= MOST_UNPACKED else "its data end too early"
+
+
+def rle_cut(data: bytes, pixels: int) -> str | None:
+    """Why a frame of DICOM's RLE Lossless is not whole, else None: segments of PackBits (PS3.5 annex G)."""
+    count, *starts = struct.unpack_from("<16L", data.ljust(RLE_HEADER, b"\0"))
+    ends = [*starts[1:count], len(data)]
+    parts = (data[start:end] for start, end in zip(starts[:count], ends, strict=False))
+    return next(
+        (f"segment {number}: {why}" for number, part in enumerate(parts) if (why := _singles(part, pixels)) is not None), None
+    )
+
+
+def _singles(data: bytes, most: int | None = None) -> str | None:
+    """Why PackBits are not whole: zeros read as their codes are literals of one zero each, and a run has a code of its own.
+    most: bytes that are asked for; behind them may be anything."""
+    at, alike, found = 0, 0, 0
+    while at < len(data) and (most is None or found < most):
+        code = data[at]
+        found += code + 1 if code < 128 else 257 - code if code > 128 else 0
+        alike = alike + 1 if code == 0 and data[at + 1 : at + 2] == b"\0" else 0
+        if alike == SINGLES:
+            return f"a hole of zeros ends at byte {at}"
+        at += 1 if code == 128 else 2 if code > 128 else code + 2
+    return None

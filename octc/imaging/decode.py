@@ -36,7 +36,7 @@ from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import closed_folder
 from octc.imaging.clahe import UInt8
-from octc.imaging.cut_off import jpeg_cut, png_cut
+from octc.imaging.cut_off import jpeg_cut, png_cut, tiff_cut
 from octc.imaging.kinds import HEAD, PICTURE, begun, foreign, jpeg_kind
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
@@ -47,7 +47,7 @@ SUFFIXES = {
     ".webp": "WEBP",
 }  # fmt: skip
 Values = tuple[float, float]  # stored grey values that become 0 and 255
-DECODING = 5  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
+DECODING = 6  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
 MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does not
 MIN_SIDE = 32  # pixels; smaller is no B-scan
 MAX_ASPECT = 16.0
@@ -60,12 +60,14 @@ TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+SIDEWAYS = (5, 6, 7, 8)  # of those, the ones that exchange width and height
 # What Pillow's parsers were seen to raise on altered bytes (UnidentifiedImageError is an OSError).
 DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError, struct.error, zlib.error)
 # TIFF tags that decide what the numbers of a file mean
 PHOTOMETRIC, COMPRESSION, PLANAR, FILL_ORDER, SAMPLE_FORMAT, EXTRA = 262, 259, 284, 266, 339, 338
+RARE = (34676, 34677, 50001)  # compressions (SGI's, WebP) whose decoders the libtiff of a Pillow may lack
 BITS, SAMPLES, COLOUR_MAP, INK_SET, COEFFICIENTS, SUBSAMPLING, BLACK_WHITE = 258, 277, 320, 332, 529, 530, 532
-CUT_OFF = {"JPEG": jpeg_cut, "MPO": jpeg_cut, "PNG": png_cut}
+CUT_OFF = {"JPEG": jpeg_cut, "MPO": jpeg_cut, "PNG": png_cut, "TIFF": tiff_cut}
 DESCRIPTION, DEPTH, NEW_SUBFILE, SUBFILE = 270, 32997, 254, 255
 MOST_PAGES = 64  # of a TIFF that is looked at for pages that repeat another; more are a stack
 IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page
@@ -179,7 +181,8 @@ def decode_image(data: bytes, place: str, values: Values | None = None, admit: A
         turn = _orientation(picture)
         converted, rule, stored = _by_rule(picture, grey, _see_through(picture, data), values)
     except DAMAGE as error:
-        if str(error).startswith("unknown raw mode"):  # Pillow knows this layout by name and cannot unpack it
+        # Pillow knows a layout by its name and cannot unpack it, or a compression and has no decoder
+        if str(error).startswith("unknown raw mode") or (kind == "TIFF" and _first(_tags(picture), COMPRESSION, 1) in RARE):
             text = f"{kind} of a kind that cannot be read here: {_tiff_words(data) or _raw(picture)[1]}"
             raise refuse("OCT-E202", text, PICTURE) from error
         if kind == "JPEG" and (known := jpeg_kind(data)):  # its header is read, its pictures are not
@@ -220,6 +223,8 @@ def _checked(data: bytes, refuse: Refuse, admit: Admit | None) -> Image.Image:
         raise _not_known(data, refuse) from error
     except DAMAGE as error:
         text = f"cannot be read as an image ({READ}, judged by content): {error}"
+        if "nsupported" in str(error):  # Pillow names a kind that it does not know, of a file that may be whole
+            raise refuse("OCT-E202", text, PICTURE) from error
         raise refuse("OCT-E201" if begun(data) else "OCT-E202", text, "fetch the file again") from error
     width, height = picture.size
     _check_pixels(width, height, refuse, admit)
@@ -289,10 +294,27 @@ def muted() -> Iterator[None]:
         yield
 
 
-def _open(data: bytes) -> tuple[Image.Image, int]:
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture as it is decoded, from the header of its file.
+
+    Raises:
+        OSError, ValueError: the header cannot be read.
+    """
+    try:
+        picture, _ = _open(path)
+        with picture:
+            width, height = picture.size
+            turned = picture.format in ("JPEG", "MPO", "WEBP") or "exif" in picture.info  # else asking would load it
+            turn = _orientation(picture) if turned and picture.format != "TIFF" else 1
+    except (Image.DecompressionBombError, *DAMAGE) as error:
+        raise error if isinstance(error, OSError) else ValueError(str(error)) from error
+    return (height, width) if turn in SIDEWAYS else (width, height)
+
+
+def _open(source: bytes | Path) -> tuple[Image.Image, int]:
     """Header only: the picture and how many frames. Of a TIFF, pages that only repeat another one are none."""
     with muted():
-        picture = without_xmp(Image.open(io.BytesIO(data), formats=FORMATS))
+        picture = without_xmp(Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS))
         width, height = picture.size
         frames = int(getattr(picture, "n_frames", 1)) if width * height <= MAX_PIXELS else 1
         if picture.format != "TIFF" or not 1 < frames <= MOST_PAGES:

@@ -1,4 +1,4 @@
-"""What a comparison of two prediction tables is requested to do: arguments of the library and options of the command."""
+"""Options for the comparison of two prediction tables, for the library and the command."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ LEAVE_OUT = "leave-out"
 
 @dataclass(frozen=True)
 class TableOptions:
-    """How two prediction tables are read. Several names are separated by commas.
+    """How to read two prediction tables. Separate several names by commas.
 
     Attributes:
-        labels: a table with the truth, or the column of it; None: a usual column of the first table.
-        key: columns that name a row; None: the first usual name that every table has.
-        cluster: column of who a row belongs to; "none": rows are independent; None: a usual column of patients, if there is
-            one.
-        eye: column of the eye, over which findings are pooled where there are several a row.
-        answers: column of the answers (classes, right or wrong, or the probability of the second of two classes); None: usual
-            ones.
-        classes: in the order of their indices; None: as the tables have them.
-        task: "multiclass" (two classes too), "multilabel" (several findings a row), "right" (right or wrong alone), or None:
-            as the tables are.
-        threshold: at or above it a probability is a finding, one for all or one for each class; None: 0.5.
-        unmatched: "refuse" rows that another table lacks, or "leave-out".
-        unit: what a row is, in words.
+        labels: a table with the labels, or their column in the first table; None: a column with a usual name.
+        key: columns that identify a row; None: the first usual name that every table has.
+        cluster: column with the patient (or other cluster) of a row; "none": rows are independent; None: a column with a usual
+            name, if there is one.
+        eye: column of the eye; with several findings per row, findings are pooled by eye.
+        answers: column of the predictions (classes, right or wrong, or the probability of the second of two classes); None:
+            columns with usual names.
+        classes: class names in the order of their indices; None: taken from the tables.
+        task: "multiclass" (also for two classes), "multilabel" (several findings per row), "right" (right or wrong only), or
+            None: inferred from the tables.
+        threshold: a finding is positive at or above this probability; one value, or one per class; None: 0.5.
+        unmatched: "refuse" rows that the other table lacks, or "leave-out".
+        unit: name of a row in the report.
 
     Raises:
         OctcError: E104 an unknown task.
     """
 
-    labels: str | None = option(None, metavar="FILE|COLUMN", shown="Table with the truth, or its column in REFERENCE")
-    key: str | None = option(None, metavar="COLUMNS", shown="Columns that name a row (id, image, doc_id, ...)")
+    labels: str | None = option(None, metavar="FILE|COLUMN", shown="Table with the labels, or their column in REFERENCE")
+    key: str | None = option(None, metavar="COLUMNS", shown="Columns that identify a row (id, image, doc_id, ...)")
     cluster: str | None = option(
-        None, metavar="COLUMN", shown="Who a row belongs to: rows of one patient are not independent; none: rows are"
+        None, metavar="COLUMN", shown="Column of the patient, whose rows are not independent; none: rows are independent"
     )
-    eye: str | None = option(None, metavar="COLUMN", shown="Eye of a row: several findings are judged by eye")
-    answers: str | None = option(None, metavar="COLUMN", shown="Column of the answers (prediction, acc, ...)")
-    classes: str | None = option(None, metavar="NAMES", shown="Classes in the order of their indices")
+    eye: str | None = option(None, metavar="COLUMN", shown="Column of the eye; several findings per row are judged by eye")
+    answers: str | None = option(None, metavar="COLUMN", shown="Column of the predictions (prediction, acc, ...)")
+    classes: str | None = option(None, metavar="NAMES", shown="Class names in the order of their indices")
     task: str | None = option(
-        None, choices=TASKS, shown="One class a row, several findings, or only right and wrong (as the tables are)"
+        None, choices=TASKS, shown="One class per row, several findings per row, or right and wrong only (inferred)"
     )
     threshold: str | None = option(
-        None, metavar="NUMBERS", shown="From which probability on a finding is one, or the second of two classes (0.5)"
+        None, metavar="NUMBERS", shown="Probability from which a finding, or the second of two classes, is positive (0.5)"
     )
-    unmatched: str = option("refuse", choices=("refuse", LEAVE_OUT), shown="Rows that another table lacks")
-    unit: str = option("rows", shown="What a row is, for the report: images, eyes, patients")
+    unmatched: str = option("refuse", choices=("refuse", LEAVE_OUT), shown="What to do with rows that the other table lacks")
+    unit: str = option("rows", shown="Name of a row in the report: images, eyes, patients")
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -58,7 +58,7 @@ class TableOptions:
 
 @dataclass(frozen=True)
 class TableFiles:
-    """What is written beside the report of two tables, for a continuous integration; what was there is replaced."""
+    """Files for continuous integration, written besides the report of two tables; existing files are replaced."""
 
-    junit: Path | None = option(None, metavar="FILE", shown="Of tables: every rule as a test case")
-    markdown: Path | None = option(None, metavar="FILE", shown="Of tables: a summary")
+    junit: Path | None = option(None, metavar="FILE", shown="For two tables: write JUnit XML, one test case per rule")
+    markdown: Path | None = option(None, metavar="FILE", shown="For two tables: write a summary in Markdown")

@@ -1,4 +1,4 @@
-"""What `octc threshold` and `octc abstain` are asked for, and their documents."""
+"""Options and documents of `octc threshold` and `octc abstain`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class PointOptions:
         OctcError: E102 none or several of them; E104 a level outside 0 to 1.
     """
 
-    class_name: str | None = option(None, names=("--class",), metavar="CLASS", shown="Class whose threshold is chosen")
-    sensitivity: float | None = option(None, within=PERCENT, per=100, shown="Sensitivity that is wanted, percent")
-    specificity: float | None = option(None, within=PERCENT, per=100, shown="Specificity that is wanted, percent")
+    class_name: str | None = option(None, names=("--class",), metavar="CLASS", shown="Class whose threshold to choose")
+    sensitivity: float | None = option(None, within=PERCENT, per=100, shown="Target sensitivity, percent")
+    specificity: float | None = option(None, within=PERCENT, per=100, shown="Target specificity, percent")
     refer: float | None = option(None, within=PERCENT, per=100, shown="Refer at most this share of images, percent")
-    costs: Path | None = option(None, metavar="FILE", shown="CSV: true classes in rows, answers (and refer) in columns")
+    costs: Path | None = option(
+        None, metavar="FILE", shown="CSV of costs: true classes in rows, predicted classes (and refer) in columns"
+    )
     remove: bool = option(False, names=("--remove",), shown="Forget what this command stored")
     force: bool = option(False, names=("--force",), shown="Also where the artifact is signed: sign it again afterwards")
 
@@ -57,10 +59,10 @@ class SetOptions:
     """
 
     sets: str | None = option(None, choices=("lac", "aps"), shown="Prediction sets: lac (smallest) or aps (adaptive)")
-    coverage: float = option(0.95, within=PERCENT, per=100, shown="Coverage that sets promise, percent")
-    together: bool = option(False, names=("--together",), shown="For images of all classes together, not of each class")
+    coverage: float = option(0.95, within=PERCENT, per=100, shown="Target coverage of the sets, percent")
+    together: bool = option(False, names=("--together",), shown="Coverage over all classes together instead of for each class")
     risk: float | None = option(
-        None, within=PERCENT, per=100, shown="Refer so that at most this share of kept answers is wrong, percent"
+        None, within=PERCENT, per=100, shown="Largest share of wrong predictions among images that are not referred, percent"
     )
     remove: bool = option(False, names=("--remove",), shown="Forget what this command stored")
     force: bool = option(False, names=("--force",), shown="Also where the artifact is signed: sign it again afterwards")

@@ -1,4 +1,4 @@
-"""What `octc search` is asked for, the candidates that it reads, and its document, search.json."""
+"""Options of `octc search`, the candidates file that it reads, and its document, search.json."""
 
 from __future__ import annotations
 
@@ -41,38 +41,40 @@ class SearchOptions(DataOptions):
     """
 
     budget: list[str] | None = option(
-        None, metavar="5ms|4MB|20mJ", shown="What the network may cost: median time, size of its files, energy (repeatable)"
+        None, metavar="5ms|4MB|20mJ", shown="Limit of median latency, file size or energy per image (repeatable)"
     )
     dataset: str | None = option(None, metavar="NAME", shown="Data set (octc data list)")
-    recipe: str | None = option(None, metavar="NAME", shown="Recipe that students are trained by (edge)")
-    teacher: str | None = option(None, metavar="RUN|FILE|none", shown="Teacher of all of them; newest fitting run")
-    any_teacher: bool = option(False, names=("--any-teacher",), shown="A teacher that is at chance may teach too")
+    recipe: str | None = option(None, metavar="NAME", shown="Recipe for training the students (edge)")
+    teacher: str | None = option(None, metavar="RUN|FILE|none", shown="Teacher of all candidates (newest fitting run)")
+    any_teacher: bool = option(False, names=("--any-teacher",), shown="Accept a teacher at chance level")
     candidates: Path | None = option(None, metavar="FILE", shown="JSON file with your own candidates")
     target: str | None = option(
-        None, metavar="NAME[,NAME]", shown="Engines that are measured (onnx and openvino, where installed)"
+        None, metavar="NAME[,NAME]", shown="Inference engines to measure (onnx and openvino, if installed)"
     )
-    on: str | None = option(None, metavar="USER@HOST", shown="Measure on another machine, over your own ssh")
+    on: str | None = option(None, metavar="USER@HOST", shown="Measure on another machine over ssh")
     threads: int | None = option(None, within=(1, None), shown="Threads of every engine (physical cores within the quota)")
-    standard: bool = option(False, names=("--standard",), shown="A minute a row, not ten seconds")
-    hours: float | None = option(None, metavar="H", shown="Longest time of the whole search; what is cut for it is listed")
+    standard: bool = option(False, names=("--standard",), shown="Measure one minute per row instead of ten seconds")
+    hours: float | None = option(
+        None, metavar="H", shown="Time limit of the whole search, hours; candidates cut for it are listed"
+    )
     workers: int = option(
-        1, within=(1, None), metavar="N", shown="Machines that will share this search, as the plan of --hours counts on them"
+        1, within=(1, None), metavar="N", shown="Number of machines that share this search, for the plan of --hours"
     )
-    ray: str | None = option(
-        None, metavar="ADDRESS|local", shown="Ray cluster on which the --workers are started; local: of this machine alone"
-    )
+    ray: str | None = option(None, metavar="ADDRESS|local", shown="Ray cluster that runs the --workers; local: this machine")
     epochs: int | None = option(None, within=(1, None), shown="Epochs of the last round (the recipe's)")
     margin: float = option(
         MARGIN,
-        shown="How far below the best the winner may be, percentage points; for a class on test three times that, at least 3",
+        shown="Largest accepted loss against the best, percentage points; per class on test three times as much, at least 3",
     )
     seed: int = option(0, within=(0, None), shown="Seed of the split and of the trainings")
-    cached_views: int = option(4, within=(1, None), metavar="N", shown="Views an image of which the teacher's logits are kept")
-    device: str = option("auto", shown="auto, cpu, cuda or cuda:N: where networks are trained")
+    cached_views: int = option(4, within=(1, None), metavar="N", shown="Augmented views per image with cached teacher logits")
+    device: str = option("auto", shown="Device for training: auto, cpu, cuda or cuda:N")
     keep_dominated: bool = option(
-        False, names=("--keep-dominated",), shown="Train also what a network with more arithmetic beats in size and time"
+        False,
+        names=("--keep-dominated",),
+        shown="Train also candidates that a network with more MACs beats in size and latency",
     )
-    fetch_weights: bool = option(False, names=("--fetch-weights",), shown="Download start weights from timm's hub")
+    fetch_weights: bool = option(False, names=("--fetch-weights",), shown="Download pretrained weights from timm's hub")
 
     def __post_init__(self) -> None:
         check_choices(self)

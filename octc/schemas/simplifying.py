@@ -26,21 +26,25 @@ class SimplifyOptions:
         qat: quantisation-aware tuning afterwards. resume: a stopped run of this job ("newest": the last one).
     """
 
-    activation: str | None = option(None, choices=ACTIVATIONS, shown="Instead of SiLU, GELU and Mish: hard-swish or relu")
-    no_se: bool = option(False, names=("--no-se",), shown="Take squeeze-excite out; mean gates go into the weights")
-    prune: float | None = option(None, metavar="SHARE", shown="Share of the channels that go, up to 0.75")
-    budget: float | None = option(None, metavar="MS", shown="Instead: as many as INT8 needs to take this time here")
+    activation: str | None = option(None, choices=ACTIVATIONS, shown="Replacement of SiLU, GELU and Mish: hard-swish or relu")
+    no_se: bool = option(False, names=("--no-se",), shown="Remove squeeze-excite; its mean gates are folded into the weights")
+    prune: float | None = option(None, metavar="SHARE", shown="Share of the channels to prune, up to 0.75")
+    budget: float | None = option(
+        None, metavar="MS", shown="Prune as much as INT8 needs to run in this time on this machine, milliseconds"
+    )
     epochs: int | None = option(
         None, within=(1, None), shown="Epochs of distillation after each step (a quarter of the recipe's)"
     )
-    margin: float = option(1.0, shown="Largest loss of accuracy that a step may cost, percentage points")
-    qat: bool = option(True, names=("--qat/--no-qat",), shown="Quantisation-aware tuning afterwards")
-    device: str = option("auto", shown=DEVICES)
-    precision: str = option("auto", choices=PRECISIONS, shown=", ".join(PRECISIONS))
-    resume: str | None = option(None, metavar="[RUN]", shown="Go on with an unfinished run of this command (the newest)")
+    margin: float = option(1.0, shown="Gate: largest accepted loss of accuracy of a step, percentage points")
+    qat: bool = option(True, names=("--qat/--no-qat",), shown="Quantisation-aware training afterwards")
+    device: str = option("auto", shown=f"Device for training: {DEVICES}")
+    precision: str = option("auto", choices=PRECISIONS, shown=f"Floating-point format: {', '.join(PRECISIONS)}")
+    resume: str | None = option(
+        None, metavar="[RUN]", shown="Resume an unfinished run of this command (the newest without RUN)"
+    )
 
     def check(self) -> None:
-        """Refuse what cannot be had, before anything is read (OctcError E102, E104)."""
+        """Check the options before anything is read (OctcError E102, E104)."""
         check_choices(self)
         for one in described(self):
             value, least, most = getattr(self, one.name), one.metadata[LEAST], one.metadata[MOST]
@@ -52,18 +56,20 @@ class SimplifyOptions:
         if self.budget is not None and not self.budget > 0:
             raise OctcError("OCT-E104", f"--budget {self.budget:g}", hint="milliseconds above 0", place="--budget")
         if self.prune is not None and self.budget is not None:
-            text = "--prune and --budget both choose the share of channels that go"
+            text = "--prune and --budget both choose the share of channels to prune"
             raise OctcError("OCT-E102", text, hint="leave out one of them", place="--budget")
         named = self.activation or self.no_se or self.prune is not None or self.budget is not None
-        if self.resume is not None and (named or self.epochs is not None):
-            text = "a run that goes on keeps what it was asked for"
+        usual = {one.name: one.default for one in described(self)}
+        other = [name for name in ("epochs", "margin", "qat") if getattr(self, name) != usual[name]]
+        if self.resume is not None and (named or other):
+            text = "a resumed run keeps its own options"
             raise OctcError("OCT-E102", text, hint="octc simplify --resume RUN, without the other options", place="--resume")
         if self.resume is None and not named:
             hint = "--activation hard-swish, --no-se, --prune 0.5 or --budget MS"
-            raise OctcError("OCT-E102", "nothing to simplify was named", hint=hint)
+            raise OctcError("OCT-E102", "no simplification is requested", hint=hint)
 
     def stored(self) -> dict[str, Any]:
-        """What run.json keeps: all that decides the result."""
+        """The options that determine the result, for run.json."""
         names = ("activation", "no_se", "prune", "budget", "epochs", "margin", "qat")
         return {name: getattr(self, name) for name in names}
 

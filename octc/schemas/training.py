@@ -1,4 +1,4 @@
-"""Options of a training: what `octc train` offers and `octc.train` takes. One field is one knob, from the option to its use."""
+"""Options of a training, for `octc train` and `octc.train`."""
 
 from __future__ import annotations
 
@@ -12,104 +12,119 @@ from octc.core.options import LEAST, check_choices, described, option, spelled
 from octc.schemas.licences import USES
 
 DEVICES = "auto, cpu, cuda or cuda:N"
-SEED = 0  # of a training that names none
-START = "Start weights (safetensors, or of torch.save: its tensors alone)"
+SEED = 0  # the default of trainings
+START = "Initial weights (safetensors, or the tensors of a torch.save file)"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class TrainOptions(DataOptions):
-    """What a training may be asked for; None takes what the recipe has."""
+    """Options of every training; None: the value of the recipe."""
 
     dataset: str | None = option(None, metavar="NAME", shown="Data set (octc data list)")
     recipe: str | None = option(None, metavar="NAME|FILE", shown="Recipe (octc list recipes), or one in a JSON file")
     epochs: int | None = option(None, within=(1, None), shown="Epochs instead of the recipe's")
     seed: int | None = option(
-        None, within=(0, None), shown="Seed of the split and of the training (0; across modalities, a student's: its teacher's)"
+        None, within=(0, None), shown="Seed of the split and of the training (0; retnet-student: the teacher's)"
     )
-    batch: str = option("auto", metavar="auto|N", shown="Images per step; auto halves it where memory is short")
-    device: str = option("auto", shown=DEVICES)
-    precision: str = option("auto", choices=PRECISIONS, shown=", ".join(PRECISIONS))
-    resume: str | None = option(None, metavar="[RUN]", shown="Go on with an unfinished run (the newest without RUN)")
-    allow_change: bool = option(False, names=("--allow-change",), shown="Resume although options differ; they are listed")
-    skip_bad: bool = option(False, names=("--skip-bad",), shown="Leave out images that cannot be read; they are listed")
+    batch: str = option("auto", metavar="auto|N", shown="Batch size; auto: halved where memory is short")
+    device: str = option("auto", shown=f"Device for training: {DEVICES}")
+    precision: str = option("auto", choices=PRECISIONS, shown=f"Floating-point format: {', '.join(PRECISIONS)}")
+    resume: str | None = option(None, metavar="[RUN]", shown="Resume an unfinished run (the newest without RUN)")
+    allow_change: bool = option(
+        False, names=("--allow-change",), shown="Resume although options differ; the differences are listed"
+    )
+    skip_bad: bool = option(False, names=("--skip-bad",), shown="Leave out unreadable images; they are listed")
     weights: Path | None = option(None, metavar="FILE|none", shown=f"{START}, or none, instead of the recipe's")
     trust_pickle: bool = option(
         False,
         names=("--trust-pickle",),
-        shown="Needed no more: of a file of torch.save the tensors alone are read, nothing in it is run",
+        shown="No longer needed: only the tensors of a torch.save file are read, no code in it is run",
     )
-    fetch_weights: bool = option(False, names=("--fetch-weights",), shown="Download the recipe's start weights from timm's hub")
+    fetch_weights: bool = option(
+        False, names=("--fetch-weights",), shown="Download the recipe's pretrained weights from timm's hub"
+    )
     use: str | None = option(
-        None, choices=USES, shown="What it is for (commercial): refused where a licence of data, weights or teachers forbids it"
+        None, choices=USES, shown="Intended use; refuse if a licence of data, weights or teachers forbids it"
     )
-    licences: Path | None = option(None, metavar="FILE", shown="What you know of licences (JSON), for --use")
+    licences: Path | None = option(None, metavar="FILE", shown="With --use: licences that you know (JSON)")
     folds: int | None = option(
-        None, within=(2, None), metavar="K", shown="Cross-validation by patient: K runs and their summary; repeated, it goes on"
+        None,
+        within=(2, None),
+        metavar="K",
+        shown="Cross-validation by patient: K runs and a summary; repeat the command to resume",
     )
     leave_out: str | None = option(
-        None, metavar="size|site", shown="Cross-validation that leaves out one acquisition in turn: by image size, or by site"
+        None, metavar="size|site", shown="Cross-validation that leaves one acquisition out per fold: by image size, or by site"
     )
     fold: int | None = option(
-        None, within=(1, None), metavar="I", shown="Only this fold of --folds or --leave-out, as another machine may do"
+        None,
+        within=(1, None),
+        metavar="I",
+        shown="Train only this fold of --folds or --leave-out (to share the work among machines)",
     )
     modality: str | None = option(
-        None, metavar="oct|fundus|both", shown="What the network looks at, where a recipe has two; both: two students"
+        None, metavar="oct|fundus|both", shown="Modality of the network, for recipes with two; both: two students"
     )
     protocol: str = option(
-        "clean", metavar="NAME", shown="Split: clean; as-released or as-released-teacher (KD-OCT's, leaks included)"
+        "clean", metavar="NAME", shown="Split: clean, or KD-OCT's with its leakage: as-released, as-released-teacher"
     )
 
 
 @dataclass(frozen=True)
 class StudentOptions(TrainOptions):
-    """Options of a student, beside those of every training."""
+    """Options of a student, in addition to those of every training."""
 
     weights: Path | None = option(
-        None, metavar="FILE|none|teacher", shown=f"{START}, none, or teacher (its own, by name), instead of the recipe's"
+        None,
+        metavar="FILE|none|teacher",
+        shown=f"{START}, none, or teacher (its tensors of the same name), instead of the recipe's",
     )
-    teacher: str | None = option(None, metavar="RUN[,RUN]|FILE|hub:NAME|none", shown="Teacher(s); newest fitting run")
-    with_teacher: bool = option(False, names=("--with-teacher",), shown="Train the teacher first, in one go")
+    teacher: str | None = option(None, metavar="RUN[,RUN]|FILE|hub:NAME|none", shown="Teacher or teachers (newest fitting run)")
+    with_teacher: bool = option(False, names=("--with-teacher",), shown="Train the teacher first, then the student")
     teacher_model: str | None = option(
-        None, metavar="NAME", shown="Which network of timm a teacher FILE of another program is (the recipe's teacher)"
+        None, metavar="NAME", shown="timm network of a teacher FILE from another program (the recipe's teacher)"
     )
-    any_teacher: bool = option(
-        False, names=("--any-teacher",), shown="A teacher that is at chance may teach too: the way is tried, not the goal"
-    )
+    any_teacher: bool = option(False, names=("--any-teacher",), shown="Accept a teacher at chance level, to try the pipeline")
     mutual: bool = option(
-        False, names=("--mutual",), shown="Two students, one a modality, learn from each other (recipes of two modalities)"
+        False, names=("--mutual",), shown="Mutual learning of two students, one per modality (recipes of two modalities)"
     )
-    qat: bool = option(True, names=("--qat/--no-qat",), shown="Quantisation-aware tuning afterwards")
-    distil: str | None = option(None, choices=("kl", "dist", "dkd"), shown="Loss against the teacher: kl, dist or dkd")
+    qat: bool = option(True, names=("--qat/--no-qat",), shown="Quantisation-aware training afterwards")
+    distil: str | None = option(None, choices=("kl", "dist", "dkd"), shown="Distillation loss: kl, dist or dkd")
     standardise: bool | None = option(
-        None, names=("--standardise/--no-standardise",), shown="Standardise the logits of teacher and student first"
+        None,
+        names=("--standardise/--no-standardise",),
+        shown="Standardise the logits of teacher and student before the distillation loss",
     )
     calibrate: bool | None = option(
         None,
         names=("--calibrate/--no-calibrate",),
-        shown="Divide the teacher's logits by the temperature that fits val",
+        shown="Temperature scaling of the teacher's logits, fitted on val",
     )
     cached_views: int | None = option(
-        None, within=(0, None), metavar="N", shown="Keep the teacher's logits of N views an image; 0 asks it at every step"
+        None,
+        within=(0, None),
+        metavar="N",
+        shown="Cache the teacher's logits of N augmented views per image; 0: run the teacher at every step",
     )
     teacher_precision: str | None = option(
-        None, choices=("fp32", "bf16"), shown="What the teacher computes in; bf16 is refused where its answers differ"
+        None, choices=("fp32", "bf16"), shown="Floating-point format of the teacher; bf16 is refused if its predictions differ"
     )
     cached_views_on: str | None = option(
-        None, metavar="ADDRESS|local", shown="Ray cluster whose machines compute --cached-views; local: of this machine alone"
+        None, metavar="ADDRESS|local", shown="Ray cluster that computes --cached-views; local: this machine"
     )
 
 
 @dataclass(frozen=True)
 class EyeStudentOptions(StudentOptions):
-    """Those of `octc train retnet-student`, which tunes only where it is asked to, and whose teacher lends no weights."""
+    """Options of `octc train retnet-student`: quantisation-aware training is off by default, no weights from the teacher."""
 
     weights: Path | None = option(None, metavar="FILE|none", shown=f"{START}, or none, instead of the recipe's")
-    qat: bool = option(False, names=("--qat/--no-qat",), shown="Quantisation-aware tuning afterwards")
+    qat: bool = option(False, names=("--qat/--no-qat",), shown="Quantisation-aware training afterwards")
 
 
 def check_options(options: TrainOptions) -> None:
-    """Refuse what no training can be asked for (OCT-E104), with the name of the option."""
+    """Refuse invalid values (OctcError E104), with the name of the option."""
     check_choices(options)
     for one in described(options):
         value, least = getattr(options, one.name), one.metadata[LEAST]
@@ -123,7 +138,7 @@ def check_options(options: TrainOptions) -> None:
 
 
 def batch_of(options: TrainOptions) -> int | None:
-    """Images per step; None of "auto" (OCT-E104 for what is neither)."""
+    """The batch size; None for "auto" (OctcError E104: neither a whole number nor "auto")."""
     text = "auto" if options.batch is None else str(options.batch)
     if text == "auto":
         return None

@@ -1,4 +1,4 @@
-"""What a verification and an evaluation are requested to do: arguments of the library and options of the commands."""
+"""Options of a verification and of an evaluation, for the library and the commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from octc.core.options import check_choices, option
 from octc.imaging.preprocess import VIEWS
 from octc.stats.test_plan import ParityOptions
 
-SPELLED = {"val": "select"}  # as it is typed -> as documents spell it
+SPELLED = {"val": "select"}  # value of the option -> name in documents
 
 
 @dataclass(frozen=True)
@@ -41,41 +41,45 @@ class VerifyOptions:
         "test",
         names=("--set",),
         choices=("test", *SPELLED, *SPELLED.values()),
-        shown="test, or val (the validation set of the run)",
+        shown="Set to test on: test, or val (the validation set of the run)",
     )
     against: str | None = option(
-        None, choices=("fp32", "teacher"), shown="fp32 or teacher; without: fp32, and if that holds the teacher, if it is here"
+        None,
+        choices=("fp32", "teacher"),
+        shown="Reference: fp32 or teacher (fp32; if that claim is shown, also the teacher if it is here)",
     )
     tta: str = option(
         "none",
         choices=tuple(VIEWS),
-        shown="none, hflip or 5 views: a second row beside the headline, which stays without (exit code too)",
+        shown="Test-time augmentation as an additional row: none, hflip or 5 views; verdict and exit code are without",
     )
     threads: int | None = option(None, shown="Threads of the engine (physical cores)")
-    require_set: bool = option(False, names=("--require-set",), shown="Fail where the images are not on this machine")
+    require_set: bool = option(False, names=("--require-set",), shown="Fail if the labelled images are not on this machine")
     subgroups: Path | None = option(
-        None, metavar="FILE", shown="CSV: path, sha256 or patient, and columns whose values are compared apart"
+        None, metavar="FILE", shown="Table of subgroups (CSV): path, sha256 or patient, and one column per grouping"
     )
     robustness: bool = option(
         False,
         names=("--robustness",),
-        shown="Also on pictures made worse: noise, speckle, brightness, blur, JPEG, resizing",
+        shown="Test also on corrupted images: noise, speckle, brightness, blur, JPEG, resizing",
     )
     layers: bool = option(
-        False, names=("--layers",), shown="Also record what every layer makes of the golden images, for --fleet"
+        False, names=("--layers",), shown="Record also the output of every layer on the golden images, for --fleet"
     )
     fleet: Path | None = option(
-        None, metavar="DIR", shown="Documents (verify.json, or what --json printed) of one artifact from many machines"
+        None, metavar="DIR", shown="Compare the documents (verify.json, or --json output) of one artifact from many machines"
     )
     on: str | None = option(
-        None, metavar="USER@HOST", shown="Verify on another machine, over your own ssh; its document goes into --fleet DIR"
+        None, metavar="USER@HOST", shown="Verify on another machine over ssh; its document is stored in --fleet DIR"
     )
     emulate: str | None = option(
-        None, metavar="NAMES", shown="Golden images under emulated processors: aarch64, neoverse-n1, x86-64-v3 ... (qemu-user)"
+        None,
+        metavar="NAMES",
+        shown="Replay golden images under emulated processors: aarch64, neoverse-n1, x86-64-v3 ... (qemu-user)",
     )
-    emulate_root: Path | None = option(None, metavar="DIR", shown="Root with Python and octc for --emulate aarch64")
+    emulate_root: Path | None = option(None, metavar="DIR", shown="Root file system with Python and octc for --emulate aarch64")
     sample: Path | None = option(
-        None, metavar="DIR", shown="Pictures or volumes that --emulate answers too; labels are not read"
+        None, metavar="DIR", shown="Images or volumes that --emulate classifies too; labels are not read"
     )
     reference: Path | None = None
     stated: frozenset[str] | None = None
@@ -97,28 +101,26 @@ class VerifyOptions:
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """What is evaluated, and how.
+    """Options of `octc.evaluate`.
 
     Attributes:
-        split: "select" or "val" (the validation set), "test" or, of folds, "official".
-        tta: views that are averaged: "none", "hflip" or "5"; average: their "probabilities", or their "logits" (as KD-OCT).
-        maps: draw where the network looks (Grad-CAM) on this many images, wrong ones first.
+        split: "select" or "val" (the validation set), "test", or "official" (the official test part, for folds).
+        tta: test-time augmentation: "none", "hflip" or "5"; average: "probabilities" or "logits" (as KD-OCT).
+        maps: number of images to draw a Grad-CAM heat map for, wrong ones first.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
     split: str = option(
         "select",
         choices=(*SPELLED, *SPELLED.values(), "test", "official"),
-        shown="val (select is the same), test, or official (of folds); reading test is logged",
+        shown="Set to evaluate on: val (or select), test, or official (for folds); reading test is logged",
     )
-    tta: str = option("none", choices=tuple(VIEWS), shown="Views that are averaged")
+    tta: str = option("none", choices=tuple(VIEWS), shown="Test-time augmentation: views to average")
     average: str = option(
-        "probabilities", choices=("probabilities", "logits"), shown="What is averaged over views; logits: as KD-OCT"
+        "probabilities", choices=("probabilities", "logits"), shown="Quantity averaged over the views; logits: as KD-OCT"
     )
-    maps: int = option(
-        0, within=(0, 256), shown="Draw where the network looks (Grad-CAM) on this many images, wrong ones first"
-    )
-    device: str = option("auto", shown="auto, cpu, cuda or cuda:N")
+    maps: int = option(0, within=(0, 256), shown="Draw Grad-CAM heat maps for this many images, wrong ones first")
+    device: str = option("auto", shown="Device: auto, cpu, cuda or cuda:N")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "split", SPELLED.get(self.split, self.split))

@@ -1,4 +1,4 @@
-"""One answer for an eye from the answers for its B-scans. The way is data: a name and numbers, as an artifact keeps them."""
+"""Aggregates the predictions of B-scans to one prediction per eye. The method is data, stored in the artifact's manifest."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy.typing as npt
 from octc.core.errors import OctcError
 
 Floats = npt.NDArray[np.float64]
-PLAIN = ("mean", "top", "largest", "noisy-or")  # those that need no numbers of their own
+PLAIN = ("mean", "top", "largest", "noisy-or")  # methods without fitted weights
 LEARNED = "learned"
 METHODS = (*PLAIN, LEARNED)
-POSITIONED = ("mean", "noisy-or")  # those that B-scans can be weighted in by their place
+POSITIONED = ("mean", "noisy-or")  # methods that can weight B-scans by position
 LEAST = 1e-12
 MOST_WEIGHTS = 64
-WIDTH = 0.25  # of the bell that weights places, as a share of the volume: B-scans at its ends count 0.14 of those in the middle
-QUANTILES = 5  # places in the sorted scores that weights are learned for: largest, upper quartile, median, ... smallest
-RIDGE = 0.02  # pulls learned weights towards the mean
-LEAST_EYES, LEAST_PATIENTS = 10, 5  # below these nothing is chosen
+WIDTH = 0.25  # std of the Gaussian position weights, as a share of the volume: weight 0.14 at its ends, 1 in the middle
+QUANTILES = 5  # quantiles of the scores with learned weights: largest, upper quartile, median, lower quartile, smallest
+RIDGE = 0.02  # regularisation of learned weights towards equal weights
+LEAST_EYES, LEAST_PATIENTS = 10, 5  # minimum numbers for choosing a method
 FOLDS, STEPS = 10, 300
 CRITERION = (
     "lowest mean negative log-likelihood of the eyes' labels; of those within one standard error of it (paired, clustered by "
@@ -31,17 +31,17 @@ CRITERION = (
 
 @dataclass(frozen=True)
 class Aggregation:
-    """How B-scans become an eye.
+    """Method to aggregate the B-scans of an eye.
 
     Attributes:
-        method: "mean" of the logits, "top": mean of the `top` largest probabilities of a class, "largest", "noisy-or":
-            1 - product of (1 - p), for a finding that one B-scan is enough for; or "learned": `weights` times the quantiles
+        method: "mean": mean of the logits; "top": mean of the `top` largest probabilities of a class; "largest"; "noisy-or":
+            1 - product of (1 - p), for findings that one B-scan is sufficient for; "learned": `weights` times the quantiles
             of the log-probabilities of a class, from the largest to the smallest.
-        top: B-scans that "top" takes.
-        chosen_on: what the method was chosen on ("validation set"), or "" where it is the default.
-        position: width of the bell that weights B-scans by their place in the volume, as a share of it, for "mean" and
-            "noisy-or"; 0: all count alike.
-        weights: of "learned", each at least 0.
+        top: number of B-scans for "top".
+        chosen_on: set that the method was chosen on ("validation set"), or "" for the default.
+        position: std of the Gaussian weights by position in the volume, as a share of the volume, for "mean" and "noisy-or";
+            0: equal weights.
+        weights: weights for "learned", each at least 0.
     """
 
     method: str = "mean"
@@ -67,7 +67,7 @@ class Aggregation:
 
     @property
     def words(self) -> str:
-        """In words, for a table."""
+        """The method as text, for a table."""
         said = {"mean": "mean of the logits", "top": f"mean of the {self.top} largest", "largest": "largest"}
         text = said.get(self.method, "learned weights" if self.method == LEARNED else self.method)
         return f"{text}, weighted by place" if self.position else text
@@ -79,7 +79,7 @@ class Aggregation:
 
     @staticmethod
     def from_json(value: Any) -> Aggregation:
-        """Raises OctcError E502 for what is none."""
+        """Read the method from a manifest (OctcError E502: invalid)."""
         try:
             weights = tuple(float(weight) for weight in value.get("weights", ()))
             given = str(value["method"]), int(value["top"]), str(value["chosen_on"])
@@ -90,7 +90,7 @@ class Aggregation:
 
 
 def stated_aggregation(details: Mapping[str, Any]) -> Aggregation:
-    """How an artifact makes an eye's answer: as the details of its manifest state it, else the mean of the logits."""
+    """The aggregation method in the details of a manifest; without one the mean of the logits."""
     value = details.get("aggregation")
     return Aggregation() if value is None else Aggregation.from_json(value)
 
@@ -98,12 +98,12 @@ def stated_aggregation(details: Mapping[str, Any]) -> Aggregation:
 def aggregate(
     probabilities: npt.ArrayLike, how: Aggregation, *, exclusive: bool = True, places: Sequence[float] | None = None
 ) -> Floats:
-    """Probabilities of B-scans -> of the eye.
+    """Aggregate the probabilities of an eye's B-scans.
 
     Args:
         probabilities: float64 [B-scans, K], at least one B-scan.
-        exclusive: classes exclude each other: the result adds up to 1. Else each class is a finding of its own.
-        places: of the B-scans in the volume, 0 to 1; None where they are no places along the eye: then all count alike.
+        exclusive: True for mutually exclusive classes, whose result sums to 1; False for independent findings.
+        places: positions of the B-scans in the volume, 0 to 1; None if they are not neighbours in space: equal weights.
 
     Returns:
         float64 [K].
@@ -131,7 +131,7 @@ def aggregate(
 
 
 def _shares(count: int, width: float, places: Sequence[float] | None) -> Floats:
-    """What each B-scan counts, together 1."""
+    """Weights of the B-scans, which sum to 1."""
     if not width or places is None:
         return np.full(count, 1 / count)
     bell = np.exp(-0.5 * ((np.asarray(places, np.float64) - 0.5) / width) ** 2)
@@ -140,19 +140,19 @@ def _shares(count: int, width: float, places: Sequence[float] | None) -> Floats:
 
 
 def _quantiles(scores: Floats, count: int) -> Floats:
-    """Scores [B-scans, K] -> [count, K]: of each class from its largest to its smallest, evenly spaced."""
+    """Scores [B-scans, K] -> evenly spaced quantiles [count, K] of each class, from the largest to the smallest."""
     found: Floats = np.quantile(scores, np.linspace(1, 0, count), axis=0)
     return found
 
 
 def places_of(frames: int, chosen: Sequence[int] | None = None) -> list[float]:
-    """Where B-scans lie in a volume of so many, 0 to 1; of all, or of those that are chosen."""
+    """Positions (0 to 1) of the B-scans in a volume of `frames`; of all, or of the chosen indices."""
     return [(index + 0.5) / frames for index in (range(frames) if chosen is None else chosen)]
 
 
 @dataclass(frozen=True)
 class EyeScores:
-    """An eye with a label. probabilities: float64 [B-scans, K]; places: as `aggregate` takes them."""
+    """An eye with a label. probabilities: float64 [B-scans, K]; places: positions as in `aggregate`."""
 
     probabilities: Floats
     label: int
@@ -162,7 +162,7 @@ class EyeScores:
 
 @dataclass(frozen=True)
 class Tried:
-    """A way that was tried: nats an eye (of "learned" on patients that it was not learned on), and the share that is right."""
+    """A method that was evaluated: mean negative log-likelihood per eye, nats ("learned": cross-validated), and accuracy."""
 
     how: Aggregation
     nll: float
@@ -174,7 +174,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Choice:
-    """The way that was chosen, and what it was chosen among; `reason`: why nothing was chosen, else ""."""
+    """The chosen method and the methods evaluated. reason: why the default stays, else ""."""
 
     how: Aggregation
     eyes: int
@@ -190,10 +190,10 @@ class Choice:
 
 
 def choose_aggregation(eyes: Sequence[EyeScores], chosen_on: str = "validation set") -> Choice:
-    """The way to make one answer of an eye's B-scans that explains the labels of these eyes best, by CRITERION.
+    """Choose the aggregation method that fits the labels of these eyes best, by CRITERION, for mutually exclusive classes.
 
-    Classes exclude each other. With fewer than LEAST_EYES eyes or LEAST_PATIENTS patients (an eye without patient is one of its
-    own) it stays with the default, and says so.
+    With fewer than LEAST_EYES eyes or LEAST_PATIENTS patients (an eye without a patient counts as one), the default stays, with
+    the reason.
     """
     from octc.stats.cluster_bootstrap import clusters_of, standard_error
 
@@ -218,10 +218,11 @@ def choose_aggregation(eyes: Sequence[EyeScores], chosen_on: str = "validation s
 
 
 def learn(eyes: Sequence[EyeScores]) -> Aggregation:
-    """Weights of the quantiles of the log-probabilities, at least 0: the most likely ones, with a pull towards equal ones.
+    """Fit weights (at least 0, sum 1) for the quantiles of the log-probabilities by maximum likelihood, with a ridge penalty
+    towards equal weights.
 
-    They are 1 together: they weigh B-scans, and scale nothing. The likelihood of a softmax is concave in its weights:
-    exponentiated gradients (Kivinen and Warmuth 1997), with steps that are halved until they help.
+    The log-likelihood of a softmax is concave in the weights. Method: exponentiated gradient (Kivinen and Warmuth 1997) with
+    step halving.
     """
     features = np.stack([_quantiles(np.log(np.clip(eye.probabilities, LEAST, 1)), QUANTILES) for eye in eyes])  # [n, Q, K]
     labels = np.asarray([eye.label for eye in eyes])
@@ -254,7 +255,7 @@ def learn(eyes: Sequence[EyeScores]) -> Aggregation:
 
 
 def _held_out(eyes: Sequence[EyeScores], groups: npt.NDArray[np.int64]) -> Floats:
-    """Answers [n, K] with weights that were learned on the eyes of other patients."""
+    """Cross-validated predictions [n, K]: the weights are fitted on the eyes of other patients."""
     found = np.zeros((len(eyes), eyes[0].probabilities.shape[1]))
     fold = groups % min(FOLDS, len(np.unique(groups)))
     for one in np.unique(fold):

@@ -19,11 +19,11 @@ from octc.stats.metrics import Bool, Float64, Int64, present_classes
 from octc.stats.outcome import Outcome
 from octc.stats.proportions import Interval, normal_cdf, z_of
 
-FLAT = 1e-12  # a spread below it is none: complete separation
+FLAT = 1e-12  # standard errors below it count as 0 (complete separation)
 
 
 def midranks(values: Float64) -> Float64:
-    """Ranks from 1; equal values share the mean of theirs."""
+    """Ranks from 1; tied values get the mean of their ranks."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     counts = np.diff(np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]])))
@@ -34,9 +34,9 @@ def midranks(values: Float64) -> Float64:
 
 
 def placements(scores: npt.ArrayLike, positives: npt.ArrayLike) -> tuple[Float64, Float64]:
-    """DeLong's V10 [m] and V01 [l]: the share of negatives below each positive, of positives above each negative.
+    """DeLong's placements V10 [m] and V01 [l]: share of negatives below each positive, and of positives above each negative.
 
-    DeLong et al. 1988, by ranks (Sun, Xu 2014).
+    DeLong et al. 1988, computed from ranks (Sun and Xu 2014).
     """
     values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
     above, below = values[truth], values[~truth]
@@ -48,7 +48,7 @@ def placements(scores: npt.ArrayLike, positives: npt.ArrayLike) -> tuple[Float64
 
 @dataclass(frozen=True)
 class Delong:
-    """Two areas and the covariance of their estimates. `p`: two-sided, of no difference; None where the spread is 0."""
+    """Two AUCs and the covariance of their estimates. `p`: two-sided test of no difference; None if the standard error is 0."""
 
     reference: float
     candidate: float
@@ -70,7 +70,7 @@ class Delong:
         return None if self.error < FLAT else 2 * normal_cdf(-abs(self.difference) / self.error)
 
     def difference_interval(self, alpha: float = 0.05) -> Interval | None:
-        """On the plain scale."""
+        """Wald interval of the difference; None if the standard error is 0."""
         if self.error < FLAT:
             return None
         half = z_of(alpha) * self.error
@@ -78,7 +78,7 @@ class Delong:
 
 
 def delong(reference: npt.ArrayLike, candidate: npt.ArrayLike, positives: npt.ArrayLike) -> Delong | None:
-    """DeLong's comparison of two scores [n] on the same images; None where one side has fewer than two images."""
+    """DeLong's comparison of two scores [n] on the same images; None with fewer than two positives or negatives."""
     truth = np.asarray(positives, bool)
     if truth.sum() < 2 or (~truth).sum() < 2:
         return None
@@ -88,7 +88,7 @@ def delong(reference: npt.ArrayLike, candidate: npt.ArrayLike, positives: npt.Ar
 
 
 def logit_interval(area: float, variance: float, alpha: float = 0.05) -> Interval | None:
-    """Interval of one area on the logit scale; None where the variance is 0 or the area at a bound."""
+    """Interval of one AUC, computed on the logit scale; None if the variance is 0, or the AUC 0 or 1."""
     if math.sqrt(max(variance, 0.0)) < FLAT or not 0 < area < 1:
         return None
     half = z_of(alpha) * math.sqrt(variance) / (area * (1 - area))
@@ -98,7 +98,7 @@ def logit_interval(area: float, variance: float, alpha: float = 0.05) -> Interva
 
 
 class Areas:
-    """Areas of one model over weighted images, sorted once: one class against the rest."""
+    """One-vs-rest AUCs of one model over weighted images, which are sorted once."""
 
     def __init__(self, scores: Float64, labels: Int64, classes: Int64) -> None:
         self._truth = [labels == k for k in classes]
@@ -107,11 +107,11 @@ class Areas:
         self._starts = [np.flatnonzero(np.diff(one, prepend=-np.inf)) for one in ordered]
 
     def of(self, weights: Float64) -> Float64:
-        """Weights [B, n] -> areas [B, classes]; NaN where a side has no weight."""
+        """Weights [B, n] -> AUCs [B, classes]; NaN if positives or negatives have no weight."""
         return np.column_stack([self._one(weights, i) for i in range(len(self._truth))])
 
     def _one(self, weights: Float64, i: int) -> Float64:
-        """Sum over groups of equal scores: positives times the negatives below them and half of those beside them."""
+        """AUC of class i: over groups of tied scores, positives times the negatives below and half of the tied ones."""
         order, truth, starts = self._order[i], self._truth[i], self._starts[i]
         rows = weights[:, order]
         up = np.add.reduceat(rows * truth[order], starts, axis=1)
@@ -124,10 +124,10 @@ class Areas:
 
 @dataclass(frozen=True)
 class AucRow:
-    """Areas of one class (or their mean, "macro") of both models as fractions.
+    """AUCs of both models for one class (or their mean, "macro"), as fractions.
 
     method: "DeLong", "patient bootstrap" or (above MANY_IMAGES) "Obuchowski"; reason: why an interval is None ("degenerate",
-    "one_cluster", "class_left_out"), or why there are no areas at all ("single_class", "empty_class", "too_few_images").
+    "one_cluster", "class_left_out"), or why there are no AUCs ("single_class", "empty_class", "too_few_images").
     """
 
     name: str
@@ -158,9 +158,9 @@ def compare_areas(
     resamples: int,
     seed: int,
 ) -> tuple[AucRow, ...]:
-    """One row a class, then "macro": the mean over the classes that have images.
+    """One row per class, then "macro": the mean over the classes with images.
 
-    With patients the intervals come from resampled patients (on very large sets from Obuchowski's variance), without from
+    With patients, intervals come from the patient bootstrap (on very large sets from Obuchowski's variance); without, from
     DeLong.
     """
     present = present_classes(labels)
@@ -185,13 +185,13 @@ def compare_areas(
 
 
 def _columns(models: tuple[Outcome, Outcome], classes: Int64) -> Iterator[tuple[int, Float64, Float64]]:
-    """Each class with its probability [n] of both models."""
+    """(class, probabilities [n] of both models) for each class."""
     wanted = classes.tolist()
     return zip(wanted, *(one.class_probabilities(wanted) for one in models), strict=True)
 
 
 def _mean(models: tuple[Outcome, Outcome], labels: Int64, present: Int64) -> Delong:
-    """The mean area: the variance of what each image adds to the areas of all classes (DeLong's, summed over images)."""
+    """The mean AUC, with DeLong's variance of each image's contribution to the AUCs of all classes."""
     points, added = [], []
     for one in models:
         parts, areas = np.zeros(len(labels)), np.zeros(len(present))
@@ -214,7 +214,7 @@ def _by_obuchowski(
     clusters: Int64,
     alpha: float,
 ) -> list[AucRow]:
-    """Each class and their mean, from what each patient adds to an area (Obuchowski 1997)."""
+    """A row per class and their mean, from each patient's contribution to the AUC (Obuchowski 1997)."""
     count = int(clusters.max()) + 1
     points: list[tuple[float, float]] = []
     sums, found = [np.zeros(count), np.zeros(count)], []
@@ -233,7 +233,7 @@ def _by_obuchowski(
 
 
 def _area_parts(scores: Float64, positives: Bool, clusters: Int64) -> tuple[float, Float64]:
-    """An area, and what each cluster adds to its error [clusters]."""
+    """An AUC, and the contribution of each cluster to its error [clusters]."""
     v10, v01 = placements(scores, positives)
     area = float(v10.mean())
     parts = np.empty(len(scores))
@@ -249,7 +249,7 @@ def _clustered(reference: tuple[float, Float64], candidate: tuple[float, Float64
 
 
 def _drawn(both: tuple[Areas, ...], groups: Int64, resamples: int, seed: int) -> tuple[Float64, Float64] | None:
-    """Areas of both models over resamples [B, classes + 1], their mean last; None with one cluster."""
+    """AUCs of both models over resamples [B, classes + 1], the mean last; None with one cluster."""
     clusters = int(groups.max()) + 1
     if clusters == 1:
         return None

@@ -1,6 +1,6 @@
 """Patient bootstrap of the mAP over eyes: its interval, and the interval of the difference of two models on the same eyes.
 
-Where no patient is known, eyes are drawn.
+Without known patients, eyes are resampled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RESAMPLES, SEED = 2000, 0
 
 
 def _resampled(patients: Sequence[str | None], resamples: int, seed: int) -> Iterator[Int64]:
-    """Rows of eyes [..] of each resample, one after another: patients drawn with replacement, each with all its eyes."""
+    """Row indices of the eyes in each resample: patients are drawn with replacement, each with all its eyes."""
     groups = clusters_of(patients)
     members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
     rng = np.random.Generator(np.random.PCG64(seed))

@@ -1,7 +1,7 @@
-"""Tests by betting on bounded means: valid however often one looks (Waudby-Smith and Ramdas 2024; Ville 1939).
+"""Tests of bounded means by betting, valid under continuous monitoring (Waudby-Smith and Ramdas 2024; Ville 1939).
 
-A bettor who wins against "the mean is at most m" can only be rich if that is false: the capital starts at 1 and its expected
-value never rises, so it reaches 1 / alpha with probability alpha at most, ever.
+The capital of a bet against the null hypothesis "the mean is at most m" starts at 1. Under the hypothesis it is a
+supermartingale, so the probability that it ever reaches 1 / alpha is at most alpha (Ville's inequality).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy.typing as npt
 from octc.stats.metrics import Float64
 from octc.stats.proportions import Interval
 
-STAKES = (0.1, 0.25, 0.5, 0.75, 0.95)  # shares of the largest stake that cannot ruin; the capital is the mean of all of them
-GRID = 4096  # steps of a limit
+STAKES = (0.1, 0.25, 0.5, 0.75, 0.95)  # as shares of the largest safe stake; the capital is the mean over all
+GRID = 4096  # grid steps of an interval limit
 
 
 def capital(values: npt.ArrayLike, mean: npt.ArrayLike, *, above: bool) -> Float64:
-    """Logarithm of the capital after each value, [..., n], against "the mean is `mean` or lower" (`above`), or or higher.
+    """Logarithm of the capital after each value, [..., n], against "the true mean is at most `mean`" (`above`), or at least.
 
-    values: within 0 and 1, [n], in the order in which they came, independent or exchangeable. mean: [...], within 0 and 1.
+    values: [n] in [0, 1], in the order of observation, independent or exchangeable. mean: [...] in [0, 1].
     """
     x = np.asarray(values, np.float64)
     m = np.clip(np.asarray(mean, np.float64), 1e-9, 1 - 1e-9)[..., None, None]
@@ -35,11 +35,11 @@ def capital(values: npt.ArrayLike, mean: npt.ArrayLike, *, above: bool) -> Float
 
 
 def e_value(values: npt.ArrayLike, mean: float, *, above: bool) -> float:
-    """The capital after all values against "the mean is `mean` or lower" (or, not `above`, or higher).
+    """e-value: the final capital against "the true mean is at most `mean`" (`above`), or at least.
 
-    For a sample that is looked at once: the order of the values does not matter, as the largest capital on the way would make
-    it (of a set that is sorted by class it speaks of the first class alone). 1 / e is a p value, also where the values have
-    different means (Markov; the product of fair bets on them is at most that on their mean).
+    For a sample that is analysed once: unlike the largest capital so far, it does not depend on the order of the values (which
+    matters for a set sorted by class). 1 / e is a p-value (Markov's inequality), also for values with different means, because
+    the product of fair bets on them is at most that on their mean.
     """
     return float(np.exp(np.clip(_last(values, mean, above=above), -700.0, 700.0)))
 
@@ -54,14 +54,13 @@ def _largest(values: npt.ArrayLike, mean: float, *, above: bool) -> float:
 
 
 def mean_interval(values: npt.ArrayLike, alpha: float = 0.05, *, once: bool = False) -> Interval:
-    """The means of values within 0 and 1 that neither bettor got rich against.
+    """Confidence interval of the mean of values in [0, 1]: the means that neither bet rejects.
 
     Args:
-        values: in the order in which they came: a confidence sequence, which holds at every look. once: they are a sample that
-            is looked at once, in whatever order: only the capital at the end counts.
+        values: in the order of observation; the result is a confidence sequence, valid at every time. once: the values are a
+            sample that is analysed once, in any order; only the final capital counts.
 
-    Limits lie on a grid of 1 / GRID, outwards of where a bettor is just rich: his capital falls with the mean that he bets
-    against, so that the edge is found by halving.
+    Limits are on a grid of 1 / GRID, rounded outwards. The capital is monotone in the mean, so they are found by bisection.
     """
     x = np.asarray(values, np.float64)
     if not len(x):
@@ -73,7 +72,7 @@ def mean_interval(values: npt.ArrayLike, alpha: float = 0.05, *, once: bool = Fa
 
 
 def _edge(refuted: Callable[[float], bool]) -> float:
-    """The largest mean of the grid that is refuted, where all below it are; 0 where none is."""
+    """The largest rejected mean on the grid, if all smaller ones are rejected too; 0 if none is."""
     known, open_ = 0, GRID
     while open_ - known > 1:
         middle = (known + open_) // 2

@@ -13,18 +13,18 @@ from octc.stats.metrics import Bool, Float64, Int64
 from octc.stats.patients import Patients
 from octc.stats.proportions import Interval, tango_interval
 
-ENOUGH = 20  # patients with a discordant image, from which on the observed design effect is trusted
-LEAST_BOOTSTRAP = 5  # patients with a discordant image, below which the bootstrap is degenerate
+ENOUGH = 20  # minimum number of patients with a discordant image for using the observed design effect
+LEAST_BOOTSTRAP = 5  # minimum number of patients with a discordant image for a bootstrap
 DEFAULT_ICC = 0.5
-CHUNK = 500  # resamples drawn at once, fewer where there are many clusters
-BLOCK = 2_000_000  # draws at once
-MANY = 20_000  # clusters, above which equal ones are drawn by their number, and others pooled
+CHUNK = 500  # resamples per block, fewer with many clusters
+BLOCK = 2_000_000  # draws per block
+MANY = 20_000  # clusters; above it, identical clusters are drawn by count, and others pooled
 POOLS = 5_000
 GENERATOR = "numpy.random.PCG64"
 
 
 def cluster_index(patients: Patients) -> Int64 | None:
-    """Cluster number of each image, as they come; an image without patient is its own. None when no image has a patient."""
+    """Cluster index of each image, in order of appearance; an image without a patient is its own cluster. None: no patients."""
     if isinstance(patients, np.ndarray):
         return _numbered(patients)
     if all(patient is None for patient in patients):
@@ -34,7 +34,7 @@ def cluster_index(patients: Patients) -> Int64 | None:
 
 
 def _numbered(patients: npt.NDArray[np.integer[Any]]) -> Int64 | None:
-    """Clusters of numbers of patients [n], -1 where unknown."""
+    """Cluster indices from patient numbers [n], -1 where unknown."""
     unknown = patients < 0
     if unknown.all():
         return None
@@ -42,7 +42,7 @@ def _numbered(patients: npt.NDArray[np.integer[Any]]) -> Int64 | None:
     own[unknown] = int(own.max()) + 1 + np.arange(int(unknown.sum()))
     own = dense_index(own)
     first = np.empty(int(own.max()) + 1, np.int64)
-    first[own[::-1]] = np.arange(len(own))[::-1]  # of a patient that occurs again the last one written stays: the first
+    first[own[::-1]] = np.arange(len(own))[::-1]  # written in reverse, so that the first occurrence remains
     number = np.empty_like(first)
     number[np.argsort(first)] = np.arange(len(first))
     out: Int64 = number[own]
@@ -50,13 +50,13 @@ def _numbered(patients: npt.NDArray[np.integer[Any]]) -> Int64 | None:
 
 
 def clusters_of(patients: Sequence[str | None]) -> Int64:
-    """Cluster number of each image; an image without patient is its own."""
+    """Cluster index of each image; an image without a patient is its own cluster."""
     index = cluster_index(patients)
     return np.arange(len(patients)) if index is None else index
 
 
 def dense_index(clusters: npt.ArrayLike) -> Int64:
-    """Clusters [n], any numbers, as numbers from 0 on."""
+    """Renumber clusters [n] to consecutive indices from 0."""
     values = np.asarray(clusters)
     if len(values) and values.dtype.kind in "iu" and values.min() >= 0 and values.max() < 2 * len(values):  # no need to sort
         seen = np.zeros(int(values.max()) + 1, np.bool_)
@@ -67,14 +67,14 @@ def dense_index(clusters: npt.ArrayLike) -> Int64:
 
 
 def patient_means(values: npt.ArrayLike, clusters: Int64) -> Float64:
-    """Mean of the values [n] of each patient, in the order of `clusters` [n] (any numbers)."""
+    """Mean of the values [n] per patient, ordered by their number in `clusters` [n]."""
     dense = dense_index(clusters)
     out: Float64 = np.bincount(dense, weights=np.asarray(values, np.float64)) / np.bincount(dense)
     return out
 
 
 def named_images(patients: Patients) -> Bool:
-    """Which images have a patient that is known."""
+    """Mask [n] of the images with a known patient."""
     if isinstance(patients, np.ndarray):
         known: Bool = patients >= 0
         return known
@@ -82,13 +82,13 @@ def named_images(patients: Patients) -> Bool:
 
 
 def mean_cluster_size(clusters: Int64) -> float:
-    """Sum of squared cluster sizes over n: the size of the cluster that an image of the set lies in, on average."""
+    """Sum of squared cluster sizes over n: the mean, over images, of the size of the image's cluster."""
     sizes = np.bincount(clusters)
     return float((sizes.astype(np.float64) ** 2).sum() / len(clusters))
 
 
 def standard_error(values: Float64, groups: Int64) -> float:
-    """Of the mean of values [n], by the sandwich variance over groups [n]; 0 where nothing varies between them (or of one).
+    """Cluster-robust standard error of the mean of values [n] over groups [n]; 0 without variation, or with one group.
 
     With G groups and r the residuals about the mean: sqrt(G / (G - 1) * sum over groups of (sum of r)^2) / n, the
     cluster-robust variance of a mean (Cameron and Miller 2015, A Practitioner's Guide to Cluster-Robust Inference, section II).
@@ -100,14 +100,15 @@ def standard_error(values: Float64, groups: Int64) -> float:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two classifiers on the same images: counts, intervals of the difference and how they came about (fractions).
+    """Paired comparison of two classifiers on the same images: counts and intervals of the difference (fractions).
 
     Attributes:
-        patients: that are known; None without any.
-        discordant_patients, mean_size, deff_obs, deff_plan: of clusters (an image without a patient is one); None without
-            patients; deff_obs also where undefined.
-        bootstrap: None when degenerate or without patients; `bootstrap_reason` says which.
-        deciding: None for a single patient.
+        patients: number of known patients; None if none is known.
+        discordant_patients, mean_size, deff_obs, deff_plan: number of clusters with a discordant image, mean cluster size,
+            observed and planned design effect (an image without a patient is a cluster); None without patients; deff_obs
+            also None if undefined.
+        bootstrap: bootstrap interval; None if degenerate or without patients (`bootstrap_reason`).
+        deciding: interval that decides; None for a single patient.
         decided_by: "tango", "tango_scaled", "tango_scaled and bootstrap", or "one_cluster".
     """
 
@@ -133,17 +134,17 @@ class Paired:
 
     @property
     def effective(self) -> tuple[float, float, float]:
-        """n, lost, gained divided by the design effect."""
+        """n, lost and gained, each divided by the design effect."""
         return self.n / self.deff, self.lost / self.deff, self.gained / self.deff
 
     def facts(self) -> dict[str, Any]:
-        """What a later plan needs of this result (validation set)."""
+        """The facts of this result (on the validation set) that a later plan uses."""
         names = ("n", "lost", "gained", "patients", "discordant_patients", "mean_size", "deff_obs")
         return {name: getattr(self, name) for name in names}
 
 
 def planned_icc(facts: Mapping[str, Any] | None) -> float:
-    """Intra-patient correlation for planning, from `Paired.facts` of the validation set; 0.5 where that says too little."""
+    """Intra-patient correlation for planning, from `Paired.facts` of the validation set; 0.5 if that has too few data."""
     if facts is None or (facts.get("discordant_patients") or 0) < ENOUGH:
         return DEFAULT_ICC
     size, observed = facts.get("mean_size"), facts.get("deff_obs")
@@ -153,7 +154,7 @@ def planned_icc(facts: Mapping[str, Any] | None) -> float:
 
 
 def design_effect(lost: Bool, gained: Bool, clusters: Int64, icc: float) -> tuple[float | None, float, float, int]:
-    """(deff_obs or None, deff_plan, deff, patients with a discordant image) of paired outcomes, each array [n]."""
+    """(deff_obs or None, deff_plan, deff, number of patients with a discordant image) of paired outcomes; arrays are [n]."""
     n, k = len(lost), int(clusters.max()) + 1
     x = np.bincount(clusters, weights=gained.astype(np.float64) - lost, minlength=k)
     sizes = np.bincount(clusters, minlength=k)
@@ -169,9 +170,9 @@ def design_effect(lost: Bool, gained: Bool, clusters: Int64, icc: float) -> tupl
 
 
 def resampled_weights(clusters: int, resamples: int, seed: int) -> Iterator[Float64]:
-    """How often each cluster is drawn, in blocks [<= CHUNK, clusters]: `clusters` draws with replacement a resample.
+    """Counts of each cluster per resample, in blocks [<= CHUNK, clusters]: `clusters` draws with replacement.
 
-    The draws do not depend on the size of a block.
+    The draws do not depend on the block size.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     step = min(CHUNK, max(1, BLOCK // clusters))
@@ -190,10 +191,10 @@ def percentile_interval(values: Float64, alpha: float) -> Interval:
 
 
 def pooled(groups: Int64, seed: int) -> Int64:
-    """Clusters [n] as at most POOLS groups of whole clusters, dealt at random, where there are more than MANY.
+    """Pool clusters [n] at random into at most POOLS groups of whole clusters, if there are more than MANY.
 
-    Independent patients that are pooled are independent still: the spread of a resampled sum stays (its error is about
-    1 % with 5,000 groups), the cost of a resample does not grow with the set.
+    Groups of independent patients are independent, so the variance of a resampled sum stays (its error is about 1 % with 5,000
+    groups), while the cost of a resample does not grow with the set.
     """
     clusters = int(groups.max()) + 1
     if clusters <= MANY:
@@ -203,18 +204,18 @@ def pooled(groups: Int64, seed: int) -> Int64:
 
 
 def _drawn_kinds(sums: Float64, resamples: int, seed: int) -> tuple[Float64, Float64]:
-    """Different rows of `sums`, and how often each is drawn [resamples, rows]: clusters that are alike need no names."""
+    """The distinct rows of `sums`, and their counts per resample [resamples, rows]: identical clusters are drawn by count."""
     kinds, counts = np.unique(sums, axis=0, return_counts=True)
     rng = np.random.Generator(np.random.PCG64(seed))
     return kinds, rng.multinomial(len(sums), counts / len(sums), size=resamples).astype(np.float64)
 
 
 def bootstrap_sums(sums: Float64, statistic: Callable[[Float64], Float64], resamples: int, seed: int) -> Float64:
-    """Patient bootstrap of a function of sums.
+    """Patient bootstrap of a statistic that is a function of sums over clusters.
 
     Args:
-        sums: per cluster [k, q]; a resample adds up the rows that it draws.
-        statistic: sums of the resamples [B, q] -> values [B] or [B, m]; NaN where it is not defined.
+        sums: per cluster [k, q]; a resample sums the rows that it draws.
+        statistic: sums of the resamples [B, q] -> values [B] or [B, m]; NaN if undefined.
     """
     return np.concatenate([statistic(weights @ sums) for weights in resampled_weights(len(sums), resamples, seed)])
 
@@ -242,9 +243,9 @@ def paired(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Paired:
-    """Counts and intervals of paired outcomes, arrays [n]; `clusters` as `cluster_index` gives them (n must be above 0).
+    """Counts and intervals of paired outcomes, arrays [n], n > 0; `clusters` as from `cluster_index`.
 
-    named: whose patient is known (None: of all); an image without one is a cluster, and no patient.
+    named: mask of images with a known patient (None: all); an image without one is a cluster, but does not count as a patient.
     """
     n, b, c = len(lost), int(lost.sum()), int(gained.sum())
     plain = tango_interval(n, b, c, alpha)

@@ -1,6 +1,6 @@
-"""Two models on the same labelled images: every number of docs/parity.md, without a judgement (that is verdict.py).
+"""Comparison of two models on the same labelled images: all numbers of docs/parity.md. The verdict is made in verdict.py.
 
-All proportions, differences and intervals here are fractions; reports turn them into percent.
+All proportions, differences and intervals here are fractions; reports convert them to percent.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from octc.stats.sorted_ids import sorted_ids
 from octc.stats.temperature import Temperature
 from octc.stats.test_plan import ParityOptions
 
-SCORES, ANSWERS, RIGHT = "scores", "answers", "right"  # what is known of a model: scores, answers alone, right or wrong alone
-MOST_FLIPS = 10_000  # that a comparison names
+SCORES, ANSWERS, RIGHT = "scores", "answers", "right"  # known of a model: scores, predicted classes only, or right/wrong only
+MOST_FLIPS = 10_000  # maximum number of flips that a comparison lists
 Logits = npt.NDArray[np.float32]
 
 
@@ -48,8 +48,8 @@ Logits = npt.NDArray[np.float32]
 class ClassResult:
     """One class: the paired sensitivity on its images, the harm screen and the guard.
 
-    `pair` is None (and everything after it) for a class without images. `guard_reason` says why the guard does not hold;
-    `needed` is then the number of images of this class, on a grid of 100, that would settle it (planned power 0.80).
+    `pair` and all later fields are None for a class without images. `guard_reason` is the reason why the guard fails; `needed`
+    is then the number of images of this class, rounded up to 100, for a planned power of 0.80.
     """
 
     name: str
@@ -67,12 +67,11 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Reference R and candidate C on n images. `figures`, `calibration` have the keys "reference" and "candidate".
+    """Reference and candidate on n images. `figures` (metrics) and `calibration` have the keys "reference" and "candidate".
 
-    temperatures: of the validation set, where they were given; after_temperature: calibration after each model's own
-    one (the figures of
-    `calibration`, which are as shipped, where its temperature is 1).
-    form: SCORES, ANSWERS (nothing is known of calibration and areas, which are empty) or RIGHT (no classes either).
+    temperatures: fitted on the validation set, if given; after_temperature: calibration after each model's own temperature
+    (equal to `calibration`, which is as shipped, if that is 1).
+    form: SCORES, ANSWERS (without scores: calibration and AUCs are empty) or RIGHT (without classes too).
     """
 
     classes: tuple[str, ...]
@@ -95,21 +94,21 @@ class Comparison:
     form: str = SCORES
 
     def hits(self, model: str) -> int:
-        """Images that "reference" or "candidate" gets right."""
+        """Number of images that "reference" or "candidate" classifies correctly."""
         return self.both_right + (self.pair.lost if model == "reference" else self.pair.gained)
 
     @property
     def largest_share(self) -> float:
-        """Share of the largest class: what a constant answer reaches."""
+        """Share of the largest class: the accuracy of a constant prediction."""
         return max(result.n for result in self.per_class) / self.n
 
     def facts(self) -> dict[str, Any]:
-        """What a plan for another set takes from this one: overall, and per class."""
+        """The facts of this result, overall and per class, that the plan for another set uses."""
         return {**self.pair.facts(), "classes": {r.name: r.pair.facts() for r in self.per_class if r.pair is not None}}
 
 
 def nonfinite(ids: Sequence[str], logits: Logits) -> list[str]:
-    """Ids of the images with a NaN or an infinity in any logit [n, views, K]."""
+    """Ids of the images with NaN or infinity in any logit [n, views, K]."""
     good = np.isfinite(logits).reshape(len(ids), -1).all(axis=1)
     return [ids[i] for i in np.flatnonzero(~good).tolist()]
 
@@ -126,7 +125,7 @@ def _calibration(outcome: Outcome, labels: Int64, ids: Sequence[str]) -> dict[st
 
 
 def _with_temperature(logits: Logits, temperature: float, labels: Int64, ids: Sequence[str]) -> dict[str, float] | None:
-    """Calibration of logits [n, views, K] / T; None for T = 1."""
+    """Calibration metrics of logits [n, views, K] / T; None for T = 1."""
     if temperature == 1:
         return None
     return _calibration(outcome_of(np.asarray(logits, np.float64) / temperature), labels, ids)
@@ -232,14 +231,14 @@ def _class_result(
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of two models beside their logits.
+    """Additional facts about the two models besides their logits.
 
     Attributes:
         select: `Comparison.facts` of the validation set, for the plan.
         near: tolerance (docs/parity.md, section 13) as a share of `s`; flips with a margin below twice that are near ties.
-        temperatures: of "reference" and "candidate", fitted on the validation set to these very artifacts.
-        folded: temperatures that stand in the heads already (reference, candidate); logits are compared without them.
-        form: whether the logits are SCORES, or stand for ANSWERS, or for RIGHT (and wrong).
+        temperatures: of "reference" and "candidate", fitted on the validation set for these artifacts.
+        folded: temperatures already folded into the last layers (reference, candidate); logits are compared without them.
+        form: whether the logits are SCORES, or encode ANSWERS or RIGHT (right or wrong).
     """
 
     select: Mapping[str, Any] | None = None
@@ -259,20 +258,20 @@ def compare_logits(
     options: ParityOptions,
     known: Known | None = None,
 ) -> Comparison:
-    """Compare finite logits [n, views, K] of the same images in the same order; which order does not matter.
+    """Compare finite logits [n, views, K] of the same images in the same order. The result does not depend on the order.
 
     Args:
-        ids: one per image, unique; ties of confidence are ordered by it.
+        ids: unique, one per image; ties of confidence are ordered by it.
         patients: cluster of each image, or None (numbers: -1).
 
     Raises:
-        OctcError: E708 when there is no image, or the reference is at chance: nothing worth preserving.
+        OctcError: E708 there is no image, or the reference is at chance level.
     """
     known = known or Known()
     select = known.select
     if not len(ids):
         raise OctcError("OCT-E708", "no image to compare", hint="a set with images")
-    ids, order = sorted_ids(ids)  # resampling numbers patients as they come
+    ids, order = sorted_ids(ids)  # resampling numbers patients in order of appearance
     true = np.asarray(labels, np.int64)
     if order is not None:
         true, reference, candidate = true[order], reference[order], candidate[order]
@@ -334,7 +333,7 @@ def compare_logits(
     )
 
 
-# what an agreement holds of scores
+# keys of an agreement that need scores
 OF_SCORES = (
     "near_tie_limit", "near_tie_flips", "kl_mean", "kl_p95", "kl_max",
     "dlogit_max", "dlogit_p99", "dlogit_mean", "dlogit_centred_max", "s",
@@ -347,4 +346,4 @@ def _check_reference(labels: Int64, reference: Outcome, alpha: float) -> None:
     lower = (wilson(hits, len(labels), alpha) or (0.0, 0.0))[0]
     if hits == 0 or (share < 1 and (lower <= share or len(present_classes(reference.predictions)) < 2)):
         text = f"the reference is at chance: {hits} of {len(labels)} right, the largest class has {round(share * len(labels))}"
-        raise OctcError("OCT-E708", text, hint="a reference that has learned the classes: train longer, or another run")
+        raise OctcError("OCT-E708", text, hint="train the reference longer, or choose another run")

@@ -1,8 +1,8 @@
-"""Conformal prediction sets whose promise is for new patients: scores, limits, sets (docs/abstention.md).
+"""Conformal prediction sets with coverage for new patients: scores, limits, sets (docs/abstention.md).
 
-Images of one patient are not exchangeable with those of another; patients are. Each patient of the validation set counts once:
-the scores of its images share its weight (hierarchical conformal prediction, Lee, Barber and Willett 2023; Dunn, Wasserman and
-Ramdas 2022). The promise is for an image drawn from a new patient.
+Patients are exchangeable, images of different patients are not. So each patient of the validation set has the same weight,
+shared by the scores of its images (hierarchical conformal prediction, Lee, Barber and Willett 2023; Dunn, Wasserman and Ramdas
+2022). The coverage guarantee is for an image drawn from a new patient.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy.typing as npt
 from octc.stats.decision_rules import Method, SetRule
 from octc.stats.metrics import Bool, Float64, Int64
 
-ALWAYS = 1.0  # a limit that every score keeps
+ALWAYS = 1.0  # a limit that no score exceeds
 TIE = 1e-12
 
 
 def lac_scores(probabilities: npt.ArrayLike) -> Float64:
-    """1 - probability of each class, [n, K] (least ambiguous sets, Sadinle, Lei and Wasserman 2019)."""
+    """LAC score: 1 - probability of each class, [n, K] (least ambiguous sets, Sadinle, Lei and Wasserman 2019)."""
     return 1 - np.asarray(probabilities, np.float64)
 
 
 def aps_scores(probabilities: npt.ArrayLike, share: npt.ArrayLike = 0.0) -> Float64:
-    """Probability of the classes that are likelier than each class, [n, K] (Romano, Sesia and Candes 2020).
+    """APS score: total probability of the classes more likely than each class, [n, K] (Romano, Sesia and Candes 2020).
 
-    share: of the class's own probability that counts too: [n, 1] or a number. 0 here: the likeliest class is in every set, and
-    the same picture has the same set always; uniform draws give the randomised scores of the paper.
+    share: share of the class's own probability to add: [n, 1] or a number. With 0 the most likely class is in every set, and
+    sets are deterministic; uniform random numbers give the randomised scores of the paper.
     """
     values = np.asarray(probabilities, np.float64)
     order = np.argsort(-values, axis=1, kind="stable")
@@ -44,12 +44,12 @@ SCORES: Mapping[str, Callable[[npt.ArrayLike], Float64]] = {"lac": lac_scores, "
 
 
 def patient_quantile(scores: npt.ArrayLike, patients: npt.ArrayLike, coverage: float) -> float:
-    """The smallest score that a share `coverage` of m + 1 patients keeps, a new one among them that may keep none.
+    """Conformal quantile of the scores over m patients and one new patient, whose score may be arbitrarily large.
 
     Args:
-        scores: [n]. patients: [n], any numbers; those of one patient share its weight 1 / (m + 1).
+        scores: [n]. patients: [n], patient numbers; the images of a patient share its weight 1 / (m + 1).
 
-    Returns: 1 where m patients are too few for this coverage.
+    Returns: the limit; 1 if m patients are too few for this coverage.
 
     >>> patient_quantile([0.1, 0.2, 0.3], [0, 1, 2], 0.5), patient_quantile([0.1, 0.2, 0.3], [0, 1, 2], 0.9)
     (0.2, 1.0)
@@ -65,7 +65,7 @@ def patient_quantile(scores: npt.ArrayLike, patients: npt.ArrayLike, coverage: f
 
 
 def patients_needed(coverage: float) -> int:
-    """The fewest patients that can promise this coverage.
+    """The minimum number of patients for this coverage.
 
     >>> patients_needed(0.9), patients_needed(0.95)
     (9, 19)
@@ -80,11 +80,11 @@ def fit_sets(
     classes: Sequence[str],
     how: tuple[Method, float, bool],
 ) -> SetRule:
-    """Limits of the sets from a labelled set that the network was not trained on.
+    """Fit the limits of prediction sets on a labelled set that the network was not trained on.
 
     Args:
-        probabilities: [n, K]. patients: number of each image's patient; None: not known, each image counts as one.
-        how: method, coverage (0 to 1), whether the promise is for images of each class (else for all together).
+        probabilities: [n, K]. patients: patient number of each image; None: unknown, each image counts as a patient.
+        how: method, coverage (0 to 1), and whether the coverage is for each class (else over all classes).
     """
     method, coverage, each = how
     values, true = np.asarray(probabilities, np.float64), np.asarray(labels, np.int64)
@@ -105,19 +105,19 @@ def fit_sets(
 
 
 def sets_of(probabilities: npt.ArrayLike, rule: SetRule) -> Bool:
-    """Which classes are in the set of each image, [n, K]."""
+    """The prediction set of each image as a boolean mask [n, K]."""
     found: Bool = SCORES[rule.method](np.atleast_2d(probabilities)) <= np.asarray(rule.limits) + TIE
     return found
 
 
 def p_kept(covered: float, tested: int, fitted: int, coverage: float) -> float:
-    """How probable a coverage as low as this is where the promise holds.
+    """p-value of an observed coverage, under the hypothesis that the coverage guarantee holds.
 
-    With one image a patient, coverage of new patients given `fitted` calibration patients is Beta(m + 1 - l, l),
-    l = floor((m + 1)(1 - coverage)) (Vovk 2012), and that of `tested` ones Beta-binomial. With several images a patient shares
-    vary less, so that the p value is on the cautious side of accusing.
+    With one image per patient, the coverage of new patients given m = `fitted` calibration patients is Beta(m + 1 - l, l) with
+    l = floor((m + 1)(1 - coverage)) (Vovk 2012), and the count among `tested` patients is beta-binomial. With several images
+    per patient the shares vary less, so the p-value is conservative.
 
-    covered: patients, a sum of shares. Returns P(X <= covered), rounded up to a whole patient.
+    covered: number of covered patients, a sum of shares. Returns P(X <= covered), with `covered` rounded up.
     """
     out = math.floor((fitted + 1) * (1 - coverage) + TIE)
     if tested == 0 or out == 0:

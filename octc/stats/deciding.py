@@ -1,4 +1,4 @@
-"""The rules of an artifact applied to probabilities: label, set, whether to refer and why. No fitting, no scipy."""
+"""Applies the decision rules of an artifact to probabilities: label, prediction set, referral and reasons. Needs no scipy."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from octc.core.errors import OctcError
 from octc.stats.decision_rules import Decision
 
 Int64 = npt.NDArray[np.int64]
-KEY = "decision"  # of the details of a manifest: rules by unit
+KEY = "decision"  # key in the details of a manifest: rules by unit
 UNITS = ("image", "eye")
-SEVERAL = "thresholds"  # of the details of a manifest whose classes do not exclude each other
+SEVERAL = "thresholds"  # key in the details of a multi-label manifest
 
 
 @dataclass(frozen=True)
 class Decided:
-    """What rules make of the probabilities of one image.
+    """The decision for one image.
 
     Attributes:
-        label: class that is answered. flagged: classes whose operating point is reached; None where none has one.
-        members: classes of the prediction set, likeliest first; None where there is no rule for sets.
-        refer: whether a person is to decide; why: for which reasons.
+        label: predicted class index. flagged: classes whose operating point is reached; None without operating points.
+        members: classes of the prediction set, most likely first; None without prediction sets.
+        refer: whether to refer the image to a person; why: the reasons.
     """
 
     label: int
@@ -37,10 +37,10 @@ class Decided:
 
 
 def stated_decision(details: Mapping[str, Any], classes: Sequence[str], unit: str = "image") -> Decision | None:
-    """The rules of a manifest for images (a B-scan is one), or for eyes; None where it has none.
+    """The decision rules in a manifest for images (and B-scans), or for eyes; None without rules.
 
     Raises:
-        OctcError: E502 it has some that cannot be.
+        OctcError: E502 the rules are invalid.
     """
     value = details.get(KEY)
     if value is None:
@@ -57,7 +57,7 @@ def stated_decision(details: Mapping[str, Any], classes: Sequence[str], unit: st
 
 
 def words_of(decision: Decision) -> list[str]:
-    """What each rule promises, a sentence each."""
+    """One sentence per rule, with its guarantee."""
     found = []
     if decision.sets is not None:
         whose = "images of each class" if decision.sets.by == "class" else "images of all classes together"
@@ -98,7 +98,7 @@ def _check(found: Decision, classes: Sequence[str], *, exclusive: bool) -> None:
 
 
 def decide(probabilities: npt.ArrayLike, rules: Decision, classes: Sequence[str]) -> Decided:
-    """Apply rules to the probabilities of one image, float64 [K]."""
+    """Apply the rules to the probabilities of one image, float64 [K]."""
     values = np.asarray(probabilities, np.float64)
     why: list[str] = []
     label, flagged = _label(values, rules, classes, why)
@@ -116,12 +116,12 @@ def decide(probabilities: npt.ArrayLike, rules: Decision, classes: Sequence[str]
 
 
 def labels_of(probabilities: npt.ArrayLike, rules: Decision, classes: Sequence[str]) -> Int64:
-    """The class that rules answer to each image [n], of probabilities [n, K]."""
+    """The class that the rules predict for each image [n], from probabilities [n, K]."""
     return np.array([_label(row, rules, classes, [])[0] for row in np.asarray(probabilities, np.float64)], np.int64)
 
 
 def actions_of(probabilities: npt.ArrayLike, costs: Sequence[Sequence[float]]) -> Int64:
-    """The action of the lowest expected cost for each image [n]; K of K + 1 is to refer. The first of equals."""
+    """The action with the lowest expected cost for each image [n]; action K means to refer. Ties: the first."""
     found: Int64 = (np.atleast_2d(np.asarray(probabilities, np.float64)) @ np.asarray(costs, np.float64)).argmin(axis=1)
     return found
 
@@ -129,7 +129,7 @@ def actions_of(probabilities: npt.ArrayLike, costs: Sequence[Sequence[float]]) -
 def _label(
     values: npt.NDArray[np.float64], rules: Decision, classes: Sequence[str], why: list[str]
 ) -> tuple[int, tuple[int, ...] | None]:
-    """The class that is answered: of the points that are reached the one furthest beyond its own, else the likeliest rest."""
+    """The predicted class: the one furthest above its operating point, else the most likely class without one."""
     if rules.costs is not None:
         action = int(actions_of(values[None], rules.costs.costs)[0])
         if action < len(classes):

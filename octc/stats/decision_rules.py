@@ -1,6 +1,6 @@
-"""What an artifact keeps of rules that decide from its probabilities: prediction sets, when to refer, operating points, costs.
+"""Decision rules stored in an artifact: prediction sets, referral, operating points, costs.
 
-`details.decision` of artifact.json. Numbers were chosen on the validation set; every runtime applies them as they stand here.
+They are `details.decision` of artifact.json. Their numbers are fitted on the validation set; all runtimes apply them unchanged.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Level = Annotated[float, Meta(gt=0, lt=1)]
 
 
 class SetRule(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Conformal prediction sets: a class is in the set where its score is at most its limit (1: always).
+    """Conformal prediction sets: a class is in the set if its score is at most its limit (1: always).
 
-    coverage: promised for an image of a new patient, each patient counting once; `by` "class": for images of each class.
-    images, patients: of the validation set, of each class, or (by "all") of all in one number. short: classes with too few
-    patients for this coverage: their limit is 1. patients_known: False where each image had to count as a patient.
+    coverage: target for an image of a new patient, each patient having the same weight; by "class": for the images of each
+    class. images, patients: numbers in the validation set, per class, or (by "all") one number. short: classes with too few
+    patients for this coverage; their limit is 1. patients_known: False if each image had to count as a patient.
     """
 
     method: Method
@@ -36,11 +36,11 @@ class SetRule(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class ReferRule(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """An image is referred where its largest probability is below `confidence`.
+    """An image is referred if its largest probability is below `confidence`.
 
-    target: "risk": at most this share of the answers that are kept is wrong; "share": at most this share of images is referred.
-    value, limits: what the validation set shows: share wrong among kept, or referred, and its clustered interval; kept: share.
-    shown: whether the validation set shows the target at 1 - alpha; words: the same in plain words.
+    target: "risk": largest share of wrong predictions among images that are not referred; "share": largest share of referred
+    images. value, limits: that share on the validation set, with its clustered interval; kept: share that is not referred.
+    shown: whether the validation set shows the target at level 1 - alpha; words: the same as text.
     """
 
     target: Literal["risk", "share"]
@@ -57,11 +57,11 @@ class ReferRule(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class OperatingPoint(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A class is answered where its probability reaches `threshold`.
+    """A class is predicted if its probability reaches `threshold`.
 
-    hits, n: of the validation images that `kind` is about. exact: Clopper-Pearson of images; clustered: of images divided by
-    the design effect. other: the other one of sensitivity and specificity at this threshold, with its clustered interval.
-    needed: images of different patients without any miss that would show the level.
+    hits, n: validation images that count for `kind` (sensitivity or specificity). exact: Clopper-Pearson interval of the
+    images; clustered: the same after division by the design effect. other: the other of sensitivity and specificity at this
+    threshold, with its clustered interval. needed: images of different patients, all correct, that would show the level.
     """
 
     name: str
@@ -83,9 +83,9 @@ class OperatingPoint(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 
 
 class CostRule(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The answer is the action of the lowest expected cost. costs: of each true class (row) under each action (column): the
-    classes in their order, then, where there is one column more, to refer. mean: on the validation set; plain: of the
-    likeliest class there.
+    """The prediction is the action with the lowest expected cost. costs: cost of each true class (row) under each action
+    (column): the classes in order, then optionally to refer. mean: mean cost per image on the validation set; plain: the same
+    for the most likely class.
     """
 
     costs: list[list[float]]
@@ -97,7 +97,7 @@ class CostRule(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class Decision(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The rules of an artifact. chosen_on: the set; digest: of the split; time_utc: when it was last changed."""
+    """The decision rules of an artifact. chosen_on: the set; digest: of its split; time_utc: time of the last change."""
 
     chosen_on: str
     split_digest: str

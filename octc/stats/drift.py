@@ -1,9 +1,8 @@
-"""Is what a box sees now what it saw before? Tests of exchangeability, valid however often one looks (docs/monitor.md).
+"""Tests for drift: tests of exchangeability that are valid under continuous monitoring (docs/monitor.md).
 
-Each new value is ranked among all before it, those of a reference among them. If all are exchangeable, the ranks are
-independent and uniform whatever the distribution is (Vovk, Gammerman and Shafer 2005), and a bettor on histograms of them gets
-rich with probability alpha at most, ever (Ville 1939). Bettors start again and again, so that a change is found whenever it
-comes.
+Each new value is ranked among all earlier ones and those of a reference. If all are exchangeable, the ranks are independent and
+uniform for any distribution (Vovk, Gammerman and Shafer 2005), and the probability that the capital of a bet on their histogram
+ever reaches 1 / alpha is at most alpha (Ville 1939). New bets start at intervals, so that a late change is found too.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ import numpy.typing as npt
 
 from octc.stats.metrics import Float64
 
-BINS = 4  # of a bettor's histogram of ranks
-FIRST, GROWTH = 25, 20  # a new bettor every 25 values, later every twentieth part of what there is
-ALPHA = 0.01  # false alarms in the whole life of a store
+BINS = 4  # histogram bins of ranks
+FIRST, GROWTH = 25, 20  # a new bet starts every 25 values, later after each growth by 1 / 20
+ALPHA = 0.01  # false alarm probability over the whole life of a store
 
 
 def ranks(values: Sequence[float], reference: Sequence[float], draws: npt.ArrayLike) -> Float64:
-    """Uniform ranks of values in their order, [n]: the share of all before that is larger; equal ones in part.
+    """Normalised sequential ranks of values, [n]: the share of earlier values that is larger; ties count in part.
 
     Args:
-        reference: values from before. draws: uniform numbers [n] that break ties, independent of the values.
+        reference: earlier values. draws: independent uniform random numbers [n] to break ties.
 
-    NaN has no rank: it becomes its draw, and nobody is ranked against it.
+    A NaN gets its random number as rank, and no value is ranked against it.
     """
     bag = sorted(value for value in reference if not math.isnan(value))
     found = np.array(draws, np.float64)
@@ -42,7 +41,7 @@ def ranks(values: Sequence[float], reference: Sequence[float], draws: npt.ArrayL
 
 
 def starts(count: int) -> list[int]:
-    """After how many values each bettor begins, as far as `count` of them."""
+    """The number of values after which each bet starts, up to `count`."""
     found = [0]
     while (following := found[-1] + max(FIRST, found[-1] // GROWTH)) < count:
         found.append(following)
@@ -50,9 +49,10 @@ def starts(count: int) -> list[int]:
 
 
 def evidence(ranked: npt.ArrayLike) -> Float64:
-    """Logarithm of the capital after each rank, [..., n]: the mean of bettors, those to come counting as 1.
+    """Logarithm of the capital after each rank, [..., n]: the weighted mean over bets, later ones counting as 1.
 
-    The k-th bettor has the share 1 / (k (k + 1)) and bets on the histogram of ranks that it saw (Krichevsky and Trofimov 1981).
+    The k-th bet has weight 1 / (k (k + 1)), and predicts ranks by the histogram of those since its start (Krichevsky and
+    Trofimov 1981).
     """
     p = np.asarray(ranked, np.float64)
     count, shape = p.shape[-1], p.shape[:-1]
@@ -79,12 +79,11 @@ def evidence(ranked: npt.ArrayLike) -> Float64:
 
 
 def together(paths: npt.ArrayLike) -> Float64:
-    """Logarithm of the richest bettor's capital over the number of streams, [..., streams, n] -> [..., n].
+    """Logarithm of the largest capital divided by the number of streams, [..., streams, n] -> [..., n].
 
-    It ever reaches 1 / alpha in at most alpha of boxes, whatever the streams have to do with each other (Bonferroni over
-    Ville's inequality of each). The mean of the capitals would not do: a stream's ranks are uniform given its own past, and
-    no longer given that of another stream, so that nobody who looks at both has a fair game (Choe and Ramdas 2024, Combining
-    evidence across filtrations).
+    The probability that it ever reaches 1 / alpha is at most alpha for any dependence among streams (Bonferroni over Ville's
+    inequality of each). The mean of the capitals would not be valid: the ranks of a stream are uniform given its own past, but
+    not given the past of another stream (Choe and Ramdas 2024, Combining evidence across filtrations).
     """
     values = np.asarray(paths, np.float64)
     found: Float64 = values.max(axis=-2) - math.log(values.shape[-2])
@@ -92,6 +91,6 @@ def together(paths: npt.ArrayLike) -> Float64:
 
 
 def alarm_at(path: npt.ArrayLike, alpha: float = ALPHA) -> int | None:
-    """After how many values the capital first reached 1 / alpha; None where it has not."""
+    """The number of values after which the capital first reached 1 / alpha; None if it never did."""
     over = np.flatnonzero(np.asarray(path) >= -np.log(alpha))
     return int(over[0]) + 1 if len(over) else None

@@ -1,4 +1,4 @@
-"""Several folds of one model: the spread of every figure, and the figures of the matrices' sum."""
+"""Metrics over the folds of a model: the spread of each metric, and the metrics of the summed confusion matrices."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over folds, as fractions. None where a fold lacks it; the sample deviation (ddof 1) needs two folds.
+    """A metric over folds, as fractions. None if a fold lacks it; the sample deviation (ddof 1) needs two folds.
 
-    KD-OCT prints the population deviation (ddof 0) behind its +- sign.
+    KD-OCT reports the population deviation (ddof 0) after +-.
     """
 
     per_fold: tuple[float | None, ...]
@@ -38,7 +38,7 @@ class Spread:
 
 
 def spread_of(values: Sequence[float | None]) -> Spread:
-    """Mean and both deviations of one figure over folds."""
+    """Mean and both standard deviations of a metric over folds."""
     known = np.array([value for value in values if value is not None], np.float64)
     if len(known) < len(values) or not len(known):
         return Spread(tuple(values), None, None, None)
@@ -48,7 +48,7 @@ def spread_of(values: Sequence[float | None]) -> Spread:
 
 @dataclass(frozen=True)
 class Folds:
-    """spreads: by name. per_class: spreads of each class, by name. pooled: figures of the sum of all matrices."""
+    """Summary of folds. spreads: by metric. per_class: per class, by metric. pooled: metrics of the summed matrices."""
 
     spreads: dict[str, Spread]
     per_class: dict[str, tuple[Spread, ...]]
@@ -56,7 +56,7 @@ class Folds:
 
 
 def summarise_folds(matrices: Sequence[npt.ArrayLike], normal: int | None = None) -> Folds:
-    """Summary of the confusion matrices [true, predicted] of several folds, all with the same classes."""
+    """Summarise the confusion matrices [true, predicted] of several folds with the same classes."""
     folds = [metrics_of(matrix, normal) for matrix in matrices]
     classes = range(len(folds[0].per_class))
 
@@ -76,10 +76,10 @@ def summarise_folds(matrices: Sequence[npt.ArrayLike], normal: int | None = None
 def bootstrap_figures(
     labels: Int64, predictions: Int64, clusters: Int64, classes: Sequence[str], resamples: int, seed: int
 ) -> dict[str, Interval | None]:
-    """95 % intervals of NAMES and of each class's sensitivity ("sensitivity NAME"), with whole patients drawn.
+    """95 % patient bootstrap intervals of the metrics NAMES and of each class's sensitivity ("sensitivity NAME").
 
     Args:
-        labels, predictions, clusters: [n]; clusters as `octc.stats.cluster_bootstrap.cluster_index` gives them.
+        labels, predictions, clusters: [n]; clusters as from `octc.stats.cluster_bootstrap.cluster_index`.
     """
     count = len(classes)
     dense = dense_index(clusters)
@@ -100,7 +100,7 @@ def bootstrap_figures(
 
 
 def _drawn_figures(total: Float64, count: int, present: Int64, normal: int | None) -> Float64:
-    """Sums of matrices [B, K * K] -> NAMES and the sensitivities [B, 7 + K]; NaN where a figure is not defined."""
+    """Summed matrices [B, K * K] -> metrics NAMES and sensitivities [B, 7 + K]; NaN if undefined."""
     table = total.reshape(-1, count, count)
     n, hits = table.sum((1, 2)), np.diagonal(table, axis1=1, axis2=2)
     support, predicted = table.sum(2), table.sum(1)

@@ -1,4 +1,4 @@
-"""Patient-bootstrap intervals of the figures that are no simple proportion: macro values, ECE, Brier, NLL, agreement."""
+"""Patient bootstrap intervals of metrics that are not simple proportions: macro averages, ECE, Brier score, NLL, agreement."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from octc.stats.metrics import Float64, Int64, confidence_order, present_classes
 from octc.stats.outcome import Outcome
 from octc.stats.proportions import Interval
 
-MANY_IMAGES = 5_000  # above them the edges of the bins are those of the whole set
-MOST_LEFT_OUT = 0.01  # share of resamples without a class, above which the interval is null
+MANY_IMAGES = 5_000  # above it, the bin edges of the whole set are used in all resamples
+MOST_LEFT_OUT = 0.01  # maximum share of resamples without a class; above it the interval is None
 BINS = 15
 
 
 def _by_class(classes_of: Int64, clusters: Int64, count: int, classes: int) -> Float64:
-    """How many images of each cluster have each class [count, classes]."""
+    """Number of images per cluster and class [count, classes]."""
     found = np.bincount(clusters * classes + classes_of, minlength=count * classes)
     return found.reshape(count, classes).astype(np.float64)
 
 
 def _model_sums(outcome: Outcome, labels: Int64, groups: Int64, count: int, classes: int) -> Float64:
-    """[count, 2K + 2], sums over clusters: hits by class, predictions by class, Brier, NLL."""
+    """Sums per cluster [count, 2K + 2]: hits per class, predictions per class, Brier score, NLL."""
     right = outcome.predictions == labels
     return np.column_stack(
         [
@@ -35,9 +35,9 @@ def _model_sums(outcome: Outcome, labels: Int64, groups: Int64, count: int, clas
 
 
 def _figures(total: Float64, n: Float64, support: Float64, present: Int64) -> Float64:
-    """Sums of one model over resamples [B, 2K + 2] -> macro sensitivity, macro specificity, Brier, NLL, and both by class.
+    """Sums of one model over resamples [B, 2K + 2] -> metrics [B, 4 + 2P] for P classes with images.
 
-    [B, 4 + 2P] for P classes with images: their sensitivities, then their specificities.
+    Columns: macro sensitivity, macro specificity, Brier score, NLL, then sensitivities and specificities of the classes.
     """
     classes = support.shape[1]
     hits, predicted = total[:, :classes], total[:, classes : 2 * classes]
@@ -50,10 +50,10 @@ def _figures(total: Float64, n: Float64, support: Float64, present: Int64) -> Fl
 
 
 def _ece_of(weights: Float64, outcome: Outcome, labels: Int64, order: Int64) -> Float64:
-    """Equal-mass ECE of each resample; weights [B, n] are whole counts.
+    """Equal-mass ECE of each resample; weights [B, n] are integer counts.
 
-    Copies of an image lie side by side in the order, so the running sums are piecewise linear in the number of images and
-    reading them at the bin edges is exact.
+    Copies of an image are adjacent in the order, so the cumulative sums are piecewise linear in the number of images, and
+    interpolation at the bin edges is exact.
     """
     gap = (outcome.confidence - (outcome.predictions == labels))[order]
     rows = weights[:, order]
@@ -67,7 +67,7 @@ def _ece_of(weights: Float64, outcome: Outcome, labels: Int64, order: Int64) -> 
 
 
 def _bin_sums(outcome: Outcome, labels: Int64, order: Int64, groups: Int64) -> Float64:
-    """Sums [groups, BINS] of confidence less right answers by bin of equal mass of the whole set."""
+    """Sums [groups, BINS] of (confidence - correct) per group and equal-mass bin of the whole set."""
     gap = outcome.confidence - (outcome.predictions == labels)
     where = np.empty(len(order), np.int64)
     for j, own in enumerate(np.array_split(order, BINS)):
@@ -86,7 +86,7 @@ NAMES = ("macro_sensitivity", "macro_specificity", "brier", "nll")
 
 
 def class_names(present: Int64) -> list[str]:
-    """Keys of the intervals of single classes: "sensitivity:2", "specificity:2" for the third class."""
+    """Keys of the per-class intervals: "sensitivity:2", "specificity:2" for the third class."""
     return [f"{figure}:{k}" for figure in ("sensitivity", "specificity") for k in present.tolist()]
 
 
@@ -101,11 +101,11 @@ def metric_intervals(
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, Interval | None]]:
-    """Patient-bootstrap intervals, as fractions: for each model NAMES, `class_names` and ece_mass; "agreement": equal answers.
+    """Patient bootstrap intervals, as fractions: for each model NAMES, `class_names` and ece_mass; "agreement": share of equal
+    predictions.
 
-    Images are resampled where there are no patients, and pooled patients where there are very many. An interval is None with
-    one cluster, or when more than 1 % of the resamples lacked a class that it needs; that of ECE also where answers have no
-    scores.
+    Without patients, images are resampled; with very many, pooled patients. An interval is None with one cluster, or if more
+    than 1 % of the resamples lack a class that it needs; that of ECE also without scores.
     """
     groups = np.arange(len(labels)) if clusters is None else dense_index(clusters)
     present = present_classes(labels)

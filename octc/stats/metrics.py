@@ -1,6 +1,6 @@
-"""Metrics of one classifier on one labelled set: confusion matrix and what follows from it, calibration, divergence.
+"""Metrics of one classifier on one labelled set: confusion matrix and its metrics, calibration, divergence.
 
-Everything takes arrays and returns float64 values; a figure that is not defined is None, never NaN.
+All functions take arrays and return float64 values; an undefined metric is None, never NaN.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from octc.stats.sorted_ids import sorted_ids
 
-BLOCK = 65_536  # images whose float64 values by class are held at once
+BLOCK = 65_536  # images per block of float64 values by class
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -28,13 +28,13 @@ def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, classes:
 
 
 def present_classes(labels: Int64) -> Int64:
-    """The classes that occur among labels [n], ascending."""
+    """The sorted classes that occur in labels [n]."""
     return np.flatnonzero(np.bincount(labels)).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class against the rest. `support` counts its images, `predicted` the images that were given to it."""
+    """One class against the rest. support: number of its images; predicted: number of images predicted as it."""
 
     support: int
     predicted: int
@@ -50,10 +50,10 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a confusion matrix says, as fractions.
+    """Metrics of a confusion matrix, as fractions.
 
-    Macro values are the unweighted mean over the classes that have images; None when only one class has images, or when a
-    class with images lacks the value. Disease against normal is None without `normal`, or without images on either side.
+    Macro averages are unweighted means over the classes with images; None if only one class has images, or if the metric is
+    undefined for one of them. Disease against normal is None without `normal`, or without images on either side.
     """
 
     n: int
@@ -98,7 +98,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def metrics_of(matrix: npt.ArrayLike, normal: int | None = None) -> Metrics:
-    """All figures of a matrix [true, predicted]; `normal` is the index of the class without disease."""
+    """The metrics of a confusion matrix [true, predicted]; `normal` is the index of the class without disease."""
     table = np.asarray(matrix, np.int64)
     per_class = tuple(_one_class(table, k) for k in range(len(table)))
     present = [one for one in per_class if one.support]
@@ -119,7 +119,7 @@ def metrics_of(matrix: npt.ArrayLike, normal: int | None = None) -> Metrics:
 
 
 def find_normal(classes: Sequence[str]) -> int | None:
-    """Index of the class called "normal" (any case), or None."""
+    """Index of the class named "normal" (any letter case), or None."""
     return next((k for k, name in enumerate(classes) if name.lower() == "normal"), None)
 
 
@@ -140,9 +140,9 @@ def log_softmax(logits: npt.ArrayLike) -> Float64:
 
 
 def combine_views(logits: npt.ArrayLike) -> tuple[Float64, Float64]:
-    """Logits [N, views, K] -> (probabilities [N, K], their logarithm).
+    """Combine logits [N, views, K] -> (probabilities [N, K], their logarithms).
 
-    Views are combined by the mean of their softmax probabilities (docs/parity.md, section 12), never of their logarithms.
+    Views are combined by the mean of their softmax probabilities, not of their logarithms (docs/parity.md, section 12).
     """
     logs = log_softmax(logits)
     if logs.shape[1] == 1:
@@ -152,7 +152,7 @@ def combine_views(logits: npt.ArrayLike) -> tuple[Float64, Float64]:
 
 
 def confidence_order(confidence: npt.ArrayLike, ids: Sequence[str]) -> Int64:
-    """Images sorted by (confidence, id): the order in which equal-mass bins are cut, the same on every machine."""
+    """Indices of the images sorted by (confidence, id): the order for equal-mass bins, the same on every machine."""
     values, (_, order) = np.asarray(confidence, np.float64), sorted_ids(ids)
     if order is None:
         return np.argsort(values, kind="stable").astype(np.int64, copy=False)
@@ -162,9 +162,9 @@ def confidence_order(confidence: npt.ArrayLike, ids: Sequence[str]) -> Int64:
 
 
 def ece_mass(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
-    """Expected calibration error with bins of equal mass; the arrays are in `confidence_order` already.
+    """Expected calibration error with equal-mass bins; the arrays must be in `confidence_order`.
 
-    Sizes differ by at most one, larger bins first. Naeini et al. 2015, Guo et al. 2017.
+    Bin sizes differ by at most one, larger bins first. Naeini et al. 2015, Guo et al. 2017.
     """
     conf, right = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
     parts = zip(np.array_split(conf, bins), np.array_split(right, bins), strict=True)
@@ -172,7 +172,7 @@ def ece_mass(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) 
 
 
 def ece_width(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
-    """Expected calibration error with bins (lo, hi] of equal width."""
+    """Expected calibration error with equal-width bins (lo, hi]."""
     conf, right = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
     where = np.clip(np.searchsorted(np.linspace(0.0, 1.0, bins + 1), conf, side="left") - 1, 0, bins - 1)
     gaps = np.bincount(where, weights=conf - right, minlength=bins)
@@ -180,28 +180,28 @@ def ece_width(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15)
 
 
 def brier_scores(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Float64:
-    """Brier score of every image, 0 to 2: squared distance between the probabilities [N, K] and the label."""
+    """Brier score of each image [N], 0 to 2: squared distance of its probabilities [N, K] from the one-hot label."""
     p = np.asarray(probabilities, np.float64)
     out: Float64 = ((p - np.eye(p.shape[1])[np.asarray(labels)]) ** 2).sum(axis=1)
     return out
 
 
 def nll_scores(log_probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Float64:
-    """Negative log likelihood of every image, nats."""
+    """Negative log-likelihood of each image [N], nats."""
     logs = np.asarray(log_probabilities, np.float64)
     out: Float64 = -logs[np.arange(len(logs)), np.asarray(labels)]
     return out
 
 
 def kl_scores(reference_logs: npt.ArrayLike, candidate_logs: npt.ArrayLike) -> Float64:
-    """KL divergence of every image, reference to candidate, nats; from log probabilities [N, K]."""
+    """KL divergence of each image [N] from reference to candidate, nats; from log-probabilities [N, K]."""
     r, c = np.asarray(reference_logs, np.float64), np.asarray(candidate_logs, np.float64)
     out: Float64 = (np.exp(r) * (r - c)).sum(axis=1)
     return np.maximum(out, 0.0)
 
 
 def top_two_margin(scores: npt.ArrayLike) -> Float64:
-    """Largest minus second largest score of every image [N, K]; infinite for a single class, which nothing comes near."""
+    """Largest minus second largest score of each image [N, K]; infinity for a single class."""
     ordered = np.sort(np.asarray(scores, np.float64), axis=1)
     out: Float64 = ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else np.full(len(ordered), np.inf)
     return out
@@ -210,8 +210,8 @@ def top_two_margin(scores: npt.ArrayLike) -> Float64:
 def logit_distances(reference: npt.ArrayLike, candidate: npt.ArrayLike) -> dict[str, Any]:
     """Distances between raw logits [N, views, K].
 
-    Returns max, p99 and mean of the absolute difference, the largest difference after the mean of each row is taken off,
-    and `s`: the mean over rows of (largest - smallest) reference logit.
+    Returns max, p99 and mean of the absolute difference, the largest difference after centring each row, and `s`: the mean over
+    rows of (largest - smallest) reference logit.
     """
     before, after = np.asarray(reference), np.asarray(candidate)
     largest, spread = np.empty(before.shape[:-1]), np.empty(before.shape[:-1])

@@ -1,7 +1,7 @@
-"""Metrics where classes do not exclude each other: sigmoid scores, eyes, sensitivity and its kin by class, mAP, thresholds.
+"""Multi-label metrics: sigmoid scores, pooling by eye, sensitivity, specificity etc. per class, mAP, thresholds.
 
-Everything takes arrays and returns float64 values; a figure that is not defined is None, never NaN. A class without a positive
-has no AUC and no AP and is left out of the means, which say how many classes they are over.
+All functions take arrays and return float64 values; an undefined metric is None, never NaN. A class without positives has no
+AUC and no AP, and is left out of the means, which report their number of classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from octc.stats.metrics import Bool, Float64
 from octc.stats.roc import average_precision, roc
 
-# of the images of an eye [m, K]: its score, and its labels (any says so, the first does, most do)
+# pooling of the images of an eye [m, K]: scores, and labels (of any image, of the first, of the majority)
 POOL: dict[str, Callable[[Any], Any]] = {"max": lambda own: own.max(0), "mean": lambda own: own.mean(0)}
 TRUTH: dict[str, Callable[[Any], Any]] = {
     "union": lambda own: own.any(0),
@@ -29,7 +29,7 @@ HALF = 0.5
 
 
 def sigmoid(logits: npt.ArrayLike) -> Float64:
-    """Probabilities of logits, float64, without overflow."""
+    """Sigmoid in float64, without overflow."""
     values = np.asarray(logits, np.float64)
     small = np.exp(-np.abs(values))
     out: Float64 = np.where(values >= 0, 1, small) / (1 + small)
@@ -43,7 +43,7 @@ def view_scores(logits: npt.ArrayLike) -> Float64:
 
 
 def target_matrix(targets: Sequence[Sequence[int]], classes: int) -> Bool:
-    """Indices of every image's classes -> boolean [N, K]."""
+    """Class indices of each image -> boolean matrix [N, K]."""
     matrix = np.zeros((len(targets), classes), bool)
     for row, own in enumerate(targets):
         matrix[row, list(own)] = True
@@ -52,7 +52,7 @@ def target_matrix(targets: Sequence[Sequence[int]], classes: int) -> Bool:
 
 @dataclass(frozen=True)
 class Eyes:
-    """Scores [E, K], truth [E, K] and patients of eyes (of images, where no eye is known), in the order of their names."""
+    """Scores [E, K], labels [E, K] and patients of eyes (of images, if no eye is known), sorted by name."""
 
     names: tuple[str, ...]
     scores: Float64
@@ -69,9 +69,9 @@ def by_eye(
     pool: str = "max",
     label: str = "union",
 ) -> Eyes:
-    """Images [N, K] -> eyes. The score of an eye is the largest (or the mean) of its images'.
+    """Pool images [N, K] by eye. The score of an eye is the maximum (or mean) over its images.
 
-    The label of an eye is the union of its images' labels, or (as QD-RetNet) that of its first image, or what most say.
+    The labels of an eye are the union of its images' labels, those of its first image (as QD-RetNet), or those of the majority.
     """
     names = sorted(set(eyes))
     place = {name: i for i, name in enumerate(names)}
@@ -92,14 +92,14 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def harmonic_mean(one: float | None, other: float | None) -> float | None:
-    """0 where both are 0, None where one of them is not known."""
+    """Harmonic mean; 0 if both are 0, None if one is None."""
     if one is None or other is None:
         return None
     return 2 * one * other / (one + other) if one + other else 0.0
 
 
 def class_figures(scores: Float64, truth: Bool, threshold: float) -> dict[str, Any]:
-    """One class: scores [N] against truth [N] at "score >= threshold". f1_ss: harmonic mean of sensitivity and specificity."""
+    """Metrics of one class: scores [N], truth [N], positive at "score >= threshold". f1_ss: harmonic mean of sens. and spec."""
     predicted = scores >= threshold
     tp, fp, fn, tn = (
         int((a & b).sum()) for a, b in ((predicted, truth), (predicted, ~truth), (~predicted, truth), (~predicted, ~truth))
@@ -121,13 +121,13 @@ def class_figures(scores: Float64, truth: Bool, threshold: float) -> dict[str, A
 
 
 def figures(eyes: Eyes, classes: Sequence[str], thresholds: Sequence[float]) -> list[dict[str, Any]]:
-    """One row a class, with the keys of COLUMNS."""
+    """One row of metrics per class, with the keys of COLUMNS."""
     rows = zip(classes, range(len(classes)), thresholds, strict=True)
     return [{"class": name, **class_figures(eyes.scores[:, k], eyes.truth[:, k], at)} for name, k, at in rows]
 
 
 def overall(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Unweighted means over the classes that have the figure, and over how many that is; `ap` is the mAP."""
+    """Unweighted means over the classes with a defined metric, and the number of these classes; `ap` is the mAP."""
     known = {name: [row[name] for row in rows if row[name] is not None] for name in MEANS}
     means: dict[str, Any] = {name: float(np.mean(values)) if values else None for name, values in known.items()}
     absent = [row["class"] for row in rows if not row["support"]]
@@ -135,21 +135,21 @@ def overall(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def mean_ap(scores: Float64, truth: Bool) -> float | None:
-    """mAP of scores [N, K] over the classes that have a positive; None where none has."""
+    """mAP of scores [N, K] over the classes with a positive; None if no class has one."""
     values = [average_precision(scores[:, k], truth[:, k]) for k in range(truth.shape[1])]
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
 def chance_map(truth: Bool) -> float:
-    """The mAP that scores without meaning reach: the mean share of positives."""
+    """The expected mAP of random scores: the mean share of positives."""
     return float(truth.mean(0)[truth.any(0)].mean())
 
 
 def tuned_thresholds(eyes: Eyes) -> tuple[float, ...]:
-    """For each class the score that makes sensitivity + specificity largest (Youden's J); 0.5 where a side is empty.
+    """The threshold of each class with the largest sensitivity + specificity (Youden's J); 0.5 without positives or negatives.
 
-    The threshold lies midway between the chosen score and the next lower one, so that equal scores stay on one side.
+    The threshold is midway between the chosen score and the next lower one, so that equal scores are classified alike.
     """
     found = []
     for k in range(eyes.truth.shape[1]):
@@ -165,7 +165,7 @@ def tuned_thresholds(eyes: Eyes) -> tuple[float, ...]:
 
 
 def thresholds_of(details: dict[str, Any], classes: int) -> tuple[float, ...]:
-    """The thresholds that a manifest carries, one half where it has none (ValueError for values that are none)."""
+    """The thresholds in a manifest, 0.5 without any (ValueError: invalid thresholds)."""
     stated = details.get("thresholds")
     if stated is None:
         return (HALF,) * classes

@@ -1,7 +1,7 @@
-"""Two files of one network whose classes do not exclude each other, on the same images: decisions by class, mAP, a verdict.
+"""Compares two artifacts of a multi-label network on the same images: decisions per class, mAP, and a verdict.
 
-Decisions are those at the thresholds that the artifact carries, on images; mAP is over eyes, its interval a bootstrap
-over patients (over eyes, where no patient is known).
+Decisions are per image, at the thresholds stored in the artifact; mAP is over eyes, with a patient bootstrap interval (an eye
+bootstrap without known patients).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from octc.stats.verdict import SHOWN, GateResult, Part, Verdict, conclude, finit
 
 
 class LabelledImage(Protocol):
-    """What a comparison reads of an image; `octc.datasets.base.Sample` has it.
+    """The attributes of an image that a comparison uses, as in `octc.datasets.base.Sample`.
 
     Attributes:
-        targets: indices of all its classes, or None where it has `label` alone. patient, eye: ids, or None where unknown.
+        targets: class indices, or None if it has only `label`. patient, eye: ids, None if unknown.
     """
 
     @property
@@ -45,13 +45,13 @@ COLUMNS = ("class", "support", "flips", "to_positive", "to_negative", "lost", "g
 
 @dataclass(frozen=True)
 class Decisions:
-    """Reference and candidate side by side, as fractions.
+    """Comparison of reference and candidate, as fractions.
 
     Attributes:
-        n, eyes: images, eyes; known: whether it is known whose they are.
-        per_class: rows of COLUMNS; flips are decisions that differ; lost (regressed) those that only the reference gets right.
-        agreement: share of equal decisions over images and classes; agreement_interval: Wilson, over the decisions.
-        map: of reference and candidate over eyes; difference: candidate minus reference, with its paired interval.
+        n, eyes: numbers of images and eyes; known: whether their patients are known.
+        per_class: rows with the keys of COLUMNS; flips: different decisions; lost (regressed): correct only in the reference.
+        agreement: share of equal decisions over images and classes; agreement_interval: Wilson interval over the decisions.
+        map: mAP of reference and candidate over eyes; difference: candidate minus reference, with its paired interval.
         dlogit_max: largest absolute difference of a logit.
     """
 
@@ -68,7 +68,7 @@ class Decisions:
     thresholds: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """For a manifest or a report; the mAP and its difference in percentage points."""
+        """The fields for a manifest or a report; the mAP and its difference in percentage points."""
         drop = None if self.difference is None else 100 * self.difference
         interval = None if self.interval is None else [100 * limit for limit in self.interval]
         flips = sum(row["flips"] for row in self.per_class)
@@ -145,7 +145,7 @@ def _class(name: str, k: int, labels: Bool, predicted: tuple[Bool, Bool], scores
 
 
 def judge_decisions(found: Decisions, options: ParityOptions, extra: Sequence[Part] = (), exploratory: bool = False) -> Verdict:
-    """The claim is that the mAP falls by less than the margin: the interval decides, as for one label an image."""
+    """The verdict on the claim that the mAP falls by less than the margin; the interval decides, as for multi-class."""
     delta, limits = options.delta, found.interval
     if limits is None or found.difference is None:
         few = f"no interval: fewer than two {'eyes' if found.known.count is None else 'patients'}"
@@ -172,14 +172,14 @@ def _pp(value: float | None) -> str:
 
 
 def all_finite(samples: Sequence[LabelledImage], logits: Any) -> Part:
-    """The part of finite logits [n, views, K]."""
+    """The verdict's part about finite logits [n, views, K]."""
     good = np.isfinite(np.asarray(logits)).reshape(len(samples), -1).all(axis=1)
     return finite_part([s.path for s, fine in zip(samples, good.tolist(), strict=True) if not fine], len(samples))
 
 
 @dataclass(frozen=True)
 class EyeGate(GateResult):
-    """The decision of the export gate where classes do not exclude each other; `found` goes into the manifest."""
+    """The decision of the export gate for a multi-label network; `found` is stored in the manifest."""
 
     found: dict[str, Any] = field(default_factory=dict)
 
@@ -197,7 +197,7 @@ def gate_decisions(
     truth: str = "union",
     extra: Sequence[Part] = (),
 ) -> EyeGate:
-    """Whether a candidate may be published, from logits [n, K] on the validation set: by no more than the margin lower mAP."""
+    """The export gate, from logits [n, K] on the validation set: the mAP may fall by at most the margin."""
     options = options or ParityOptions()
     r, c = (np.asarray(a)[:, None] if np.ndim(a) == 2 else np.asarray(a) for a in (reference, candidate))
     extra = [*extra, all_finite(samples, c)]

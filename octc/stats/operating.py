@@ -1,4 +1,4 @@
-"""Operating points, when to refer, and costs: chosen on a labelled set, with what that set can and cannot show."""
+"""Chooses operating points, referral rules and costs on a labelled set, and states what that set can show."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from octc.stats.decision_rules import CostRule, Kind, OperatingPoint, ReferRule
 from octc.stats.metrics import Bool, Float64, Int64
 from octc.stats.proportion_intervals import Proportion, images_needed, proportion
 
-CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)  # that a risk is tried at, fixed before any image is seen
+CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)  # candidate thresholds for a risk limit, fixed in advance
 RESAMPLES = 2000
 
 
 def choose_point(
     scores: npt.ArrayLike, positive: Bool, clusters: Int64, about: tuple[str, Kind, float], alpha: float = 0.05
 ) -> OperatingPoint:
-    """The threshold of one class for a stated sensitivity or specificity.
+    """Choose the threshold of one class for a target sensitivity or specificity.
 
-    The strictest threshold for a sensitivity (the loosest for a specificity) whose clustered lower limit reaches the level;
-    where none does, the one whose share does, and the words say that the sample cannot show it. A limit of the k-th smallest
-    score is exact for a threshold chosen so (tolerance limits, Wilks 1941), for independent images.
+    It is the highest threshold for a sensitivity (the lowest for a specificity) whose clustered lower limit reaches the level.
+    If there is none, it is the one whose point estimate does, and the text states that the sample cannot show the level. For
+    independent images the limit is exact although the threshold is chosen on the same data (tolerance limits, Wilks 1941).
 
     Args:
-        scores: probability of the class, [n]. positive: whether it is the class, [n]. clusters: patients, [n].
-        about: name of the class, what is stated, its level.
+        scores: probability of the class, [n]. positive: whether the image has the class, [n]. clusters: patients, [n].
+        about: (class name, "sensitivity" or "specificity", level).
     """
     name, kind, level = about
     values = np.asarray(scores, np.float64)
@@ -59,7 +59,7 @@ def choose_point(
 
 
 def _candidate(values: Float64, mine: Bool, clusters: Int64, kind: Kind, misses: int, alpha: float) -> tuple[float, Proportion]:
-    """The threshold that misses so many (more where scores are equal), halfway to the next score, and what it gives."""
+    """The threshold with `misses` misses (more with ties), midway to the next score, and its proportion of hits."""
     up = kind == "sensitivity"
     own = np.sort(values[mine])
     if not len(own):
@@ -68,14 +68,14 @@ def _candidate(values: Float64, mine: Bool, clusters: Int64, kind: Kind, misses:
     beyond = values[values < edge] if up else values[values > edge]
     other = beyond.max(initial=0.0) if up else beyond.min(initial=1.0)
     threshold = float((edge + other) / 2)
-    if not up and threshold <= edge:  # halfway is the score itself: the next number
-        threshold = min(float(np.nextafter(edge, 2.0)), 1.0)  # of a score of 1 there is none: it is always reached
+    if not up and threshold <= edge:  # the midpoint rounds to the score itself: use the next float
+        threshold = min(float(np.nextafter(edge, 2.0)), 1.0)  # at most 1
     hit = (values[mine] >= threshold) if up else (values[mine] < threshold)
     return threshold, proportion(hit, clusters[mine], alpha)
 
 
 def _point_words(about: tuple[str, Kind, float], found: Proportion, needed: int, most: float, *, shown: bool) -> str:
-    """most: the lower limit where nothing is missed, the most that these images can show."""
+    """The result as text. most: lower limit without a miss, the largest that these images can show."""
     name, kind, level = about
     whose = f"{found.n} {name if kind == 'sensitivity' else f'other than {name}'} images of {found.patients} patients"
     share = 100 * (found.value or 0)
@@ -98,14 +98,14 @@ def choose_risk(
     alpha: float = 0.05,
     answers: npt.ArrayLike | None = None,
 ) -> ReferRule:
-    """The lowest confidence from which on answers are kept, so that at most `risk` of the kept ones are wrong.
+    """Choose the lowest confidence threshold such that at most `risk` of the predictions above it are wrong.
 
-    Each of CONFIDENCES is tested by betting on the patients' means of (wrong - risk) x kept, at alpha divided by their number
-    (Bonferroni), which holds for any dependence among a patient's images. Where none is shown, the lowest one whose share of
-    wrong answers is small enough, and the words say so.
+    Each of CONFIDENCES is tested by betting on the patient means of (wrong - risk) * kept, at alpha divided by their number
+    (Bonferroni); this is valid for any dependence among a patient's images. If no threshold is shown, it is the lowest one
+    whose observed share of wrong predictions is small enough, and the text states that.
 
     Args:
-        answers: the class that is answered to each image [n], where other rules decide it; None: the likeliest.
+        answers: predicted class of each image [n], if other rules determine it; None: the most likely class.
     """
     values = np.asarray(probabilities, np.float64)
     told = values.argmax(axis=1) if answers is None else np.asarray(answers, np.int64)
@@ -114,7 +114,7 @@ def choose_risk(
     shown_at, seen_at = None, None
     for at in CONFIDENCES:
         kept = top >= at
-        gains = patient_means((wrong - risk) * kept, clusters) + risk  # within 0 and 1, its mean at most `risk`
+        gains = patient_means((wrong - risk) * kept, clusters) + risk  # in [0, 1]; its mean is at most `risk` under the claim
         if shown_at is None and e_value(gains, risk, above=False) >= 1 / level:
             shown_at = at
         if seen_at is None and kept.any() and _mean_risk(wrong, kept, clusters) <= risk:
@@ -143,7 +143,7 @@ def _mean_risk(wrong: Bool, kept: Bool, clusters: Int64) -> float:
 
 
 def _patients_for(risk: float, level: float) -> int:
-    """Patients, all of whose answers are kept and right, from which on a risk is shown."""
+    """Minimum number of patients with only kept and correct predictions that shows a risk."""
     steps = np.log1p(np.asarray(STAKES) * risk / (1 - risk))
     count = 1
     while np.log(np.exp(count * steps).mean()) < -math.log(level):
@@ -152,7 +152,7 @@ def _patients_for(risk: float, level: float) -> int:
 
 
 def choose_share(probabilities: npt.ArrayLike, clusters: Int64, share: float, alpha: float = 0.05) -> ReferRule:
-    """The highest confidence below which no more than `share` of the images lie: those are referred."""
+    """Choose the highest confidence threshold with at most `share` of the images below it; those are referred."""
     top = np.asarray(probabilities, np.float64).max(axis=1)
     ordered = np.sort(top)
     count = math.floor(share * len(top) + 1e-9)
@@ -173,7 +173,7 @@ def choose_share(probabilities: npt.ArrayLike, clusters: Int64, share: float, al
 def judge_costs(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike, clusters: Int64, costs: Sequence[Sequence[float]], seed: int = 0
 ) -> CostRule:
-    """What a table of costs comes to: mean cost of an image with its patient bootstrap, and that of the likeliest class."""
+    """Evaluate a cost table: mean cost per image with its patient bootstrap, and that of predicting the most likely class."""
     values, true = np.asarray(probabilities, np.float64), np.asarray(labels, np.int64)
     table = np.asarray(costs, np.float64)
     paid = table[true, actions_of(values, costs)]

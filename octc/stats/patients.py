@@ -1,6 +1,6 @@
-"""Whether it is known whose the images of a set are, and what may be said of a set where it is not.
+"""Whether the patients of the images in a set are known, and which claims are possible.
 
-Every sentence and every field about patients comes from one `PatientIds`; where none is known, nothing is claimed of them.
+All sentences and fields about patients come from `PatientIds`; without known patients nothing is claimed about patients.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Patients = Sequence[str | None] | npt.NDArray[np.integer[Any]]  # ids, None where unknown; or numbers of them, -1 where unknown
+Patients = Sequence[str | None] | npt.NDArray[np.integer[Any]]  # patient ids (None: unknown), or patient numbers (-1: unknown)
 KNOWN, PARTIAL, UNKNOWN = "known", "partial", "unknown"
 NOT_RECORDED = "whether patients were known is not recorded: leakage cannot be excluded"
 
 
 @dataclass(frozen=True)
 class PatientIds:
-    """Whether it is known whose the images of a set are.
+    """Whether the patients of the images in a set are known.
 
     Attributes:
-        images: of the set; unnamed: those whose patient is not known; patients: different ones that are known.
+        images: number of images; unnamed: images without a known patient; patients: number of different known patients.
     """
 
     images: int
@@ -31,19 +31,19 @@ class PatientIds:
 
     @property
     def state(self) -> str:
-        """ "known" of every image, "partial" of some, or "unknown"."""
+        """ "known" for all images, "partial" for some, or "unknown"."""
         if self.unnamed == self.images:
             return UNKNOWN
         return PARTIAL if self.unnamed else KNOWN
 
     @property
     def count(self) -> int | None:
-        """Different patients that are known; None where none is."""
+        """Number of different known patients; None if none is known."""
         return None if self.state == UNKNOWN else self.patients
 
     @property
     def words(self) -> str:
-        """ "39 patients", "39 patients and 12 images without one", or "patients unknown"."""
+        """As text: "39 patients", "39 patients and 12 images without one", or "patients unknown"."""
         if self.state == UNKNOWN:
             return "patients unknown"
         people = f"{self.patients} patient{'' if self.patients == 1 else 's'}"
@@ -51,7 +51,7 @@ class PatientIds:
 
     @property
     def leakage(self) -> str:
-        """Why leakage cannot be excluded; "" where all patients are known."""
+        """Why leakage cannot be excluded; "" if all patients are known."""
         if self.state == KNOWN:
             return ""
         if self.state == UNKNOWN:
@@ -61,14 +61,14 @@ class PatientIds:
 
     @property
     def warning(self) -> str:
-        """What has to be said beside every split and every metric; "" where all patients are known."""
+        """The warning to print with every split and metric; "" if all patients are known."""
         if self.state == KNOWN:
             return ""
         alone = "intervals are not clustered" if self.state == UNKNOWN else "in intervals each such image counts alone"
         return f"{self.leakage}; {alone}"
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that travel: into split.json, run.json, manifests, verdicts, reports."""
+        """The fields for split.json, run.json, manifests, verdicts and reports."""
         return {"patient_ids": self.state, "images_without_patient": self.unnamed}
 
 
@@ -77,7 +77,7 @@ def _images(count: int) -> str:
 
 
 def patient_ids(patients: Iterable[str | None] | Patients) -> PatientIds:
-    """What is known of the patients of images (None, or -1 among numbers: not known)."""
+    """Summarise the patients of images (unknown: None, or -1 among numbers)."""
     if isinstance(patients, np.ndarray):
         known = patients[patients >= 0]
         return PatientIds(len(patients), len(patients) - len(known), int((np.bincount(known) > 0).sum()) if len(known) else 0)
@@ -87,7 +87,7 @@ def patient_ids(patients: Iterable[str | None] | Patients) -> PatientIds:
 
 
 def words_of(state: str | None) -> str:
-    """What a stored field says: the warning of a document that states "partial" or "unknown", or (None) states nothing."""
+    """The warning for a stored state "partial", "unknown" or None (not recorded); "" for "known"."""
     return {
         KNOWN: "",
         PARTIAL: "some images have no patient id: leakage cannot be excluded; in intervals each such image counts alone",
@@ -96,7 +96,7 @@ def words_of(state: str | None) -> str:
 
 
 def set_words(used: Mapping[str, Any]) -> str:
-    """Patients of the `set` block of a stored verdict, as `PatientIds.words` has them."""
+    """Text about the patients in the `set` block of a stored verdict, as `PatientIds.words`."""
     state, people = used.get("patient_ids"), used.get("patients")
     if people is None or state == UNKNOWN:
         return "patients unknown"

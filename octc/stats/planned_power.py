@@ -1,4 +1,4 @@
-"""The power of a comparison, and what is assumed for it, before the candidate is run (docs/parity.md, section 11)."""
+"""The planned power of a comparison and its assumptions, before the candidate is run (docs/parity.md, section 11)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from octc.stats.test_plan import ParityOptions
 
 @dataclass(frozen=True)
 class Plan:
-    """Power of the comparison for a true difference of 0, known before the candidate was run (fractions).
+    """Power of the comparison for a true difference of 0, before the candidate is run (fractions).
 
-    `needed_60` and `needed_80` are images, on a grid of 100, from which on the power stays above 0.60 and 0.80 with this
-    design effect; `smallest` the n below which the margin cannot be shown at all.
+    `needed_60` and `needed_80`: numbers of images, multiples of 100, from which the power stays above 0.60 and 0.80 with this
+    design effect; `smallest`: the n below which the margin can never be shown.
     """
 
     discordance: float
@@ -33,12 +33,12 @@ class Plan:
 
 
 def icc_of(options: ParityOptions, facts: Mapping[str, Any] | None) -> float:
-    """The planned intra-patient correlation: option, validation set, or 0.5."""
+    """The planned intra-patient correlation: from the option, else the validation set, else 0.5."""
     return planned_icc(facts) if options.plan_icc is None else options.plan_icc
 
 
 def discordance_of(options: ParityOptions, select: Mapping[str, Any] | None) -> tuple[float, str]:
-    """The planned share of discordant pairs and where it comes from: option, validation set, or assumed."""
+    """The planned share of discordant pairs and its source: option, validation set, or assumed."""
     if options.plan_discordance is not None:
         return options.plan_discordance, "option"
     if select is None:
@@ -48,7 +48,7 @@ def discordance_of(options: ParityOptions, select: Mapping[str, Any] | None) -> 
 
 
 def make_plan(n: int, mean_size: float | None, options: ParityOptions, select: Mapping[str, Any] | None) -> Plan:
-    """The plan for n images whose patients have `mean_size` images (None without patients); `select`: facts of that set."""
+    """The plan for n images with `mean_size` images per patient (None: no patients); `select`: facts of the validation set."""
     icc = icc_of(options, select)
     deff = 1.0 if mean_size is None else 1 + (mean_size - 1) * icc
     discordance, source = discordance_of(options, select)

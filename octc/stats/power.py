@@ -1,4 +1,4 @@
-"""Power of the plan: exact, from n, the margin and the expected discordance, before any result (docs/parity.md, section 11)."""
+"""Exact power from n, the margin and the planned discordance, before any result (docs/parity.md, section 11)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from octc.core.optional import need
 from octc.stats.metrics import Float64, Int64
 from octc.stats.proportions import tango_variance, wilson_upper, z_of
 
-FLOOR = 0.60  # below it the verdict is at best inconclusive
-GRID = 100  # images; needed numbers are given on this grid
+FLOOR = 0.60  # minimum power; below it the verdict is at best inconclusive
+GRID = 100  # needed numbers of images are multiples of this
 ASSUMED_DISCORDANCE = 0.02
 LEAST_DISCORDANCE = 0.005
-MOST = 10_000_000  # images; a number beyond it helps nobody
+MOST = 10_000_000  # largest needed number of images that is reported
 
 
 def smallest_n(margin: float, alpha: float = 0.05) -> int:
-    """The smallest n at which a margin can be shown at all: without any discordant pair."""
+    """The smallest n at which the margin can be shown, without any discordant pair."""
     z = z_of(alpha)
     return math.floor(z * z * (1 - margin) / margin) + 1
 
@@ -45,16 +45,16 @@ def _passes(n: int, total: Int64, gained: Int64, margin: float, z: float) -> np.
 def exact_power(n: int, discordance: float, margin: float, alpha: float = 0.05, difference: float = 0.0) -> float:
     """Probability that the lower limit exceeds -margin.
 
-    The number of discordant pairs is Bin(n, discordance); of these each is gained with probability
-    (1 + difference / discordance) / 2. For a given number the statistic rises with the pairs gained, so the passing ones
-    begin at one threshold, found by bisection for all numbers at once.
+    The number of discordant pairs is Bin(n, discordance); each of them is gained with probability
+    (1 + difference / discordance) / 2. For a given number of discordant pairs the statistic increases with the gained ones, so
+    the claim is shown from a threshold on, which is found by bisection for all numbers at once.
     """
     z, share = z_of(alpha), (1 + difference / discordance) / 2
     if n < 1:
         return 0.0
     middle, sd = n * discordance, math.sqrt(n * discordance * (1 - discordance))
     total = np.arange(max(0, math.floor(middle - 12 * sd - 12)), min(n, math.ceil(middle + 12 * sd + 40)) + 1, dtype=np.int64)
-    low, high = np.zeros_like(total), total + 1  # the threshold lies in [low, high]; total + 1: none passes
+    low, high = np.zeros_like(total), total + 1  # the threshold is in [low, high]; total + 1: never shown
     while bool((low < high).any()):
         half = (low + high) // 2
         good = _passes(n, total, np.minimum(half, total), margin, z) & (half <= total)
@@ -66,9 +66,10 @@ def exact_power(n: int, discordance: float, margin: float, alpha: float = 0.05, 
 
 
 def needed_n(power: float, discordance: float, margin: float, alpha: float = 0.05, deff: float = 1.0) -> int | None:
-    """Images on a grid of 100 from which on the power stays above `power`, with design effect `deff`; None above 10 million.
+    """Number of images (a multiple of 100) from which the power stays above `power`, with design effect `deff`.
 
-    Power is not monotone in n (counts are discrete), so the crossing is bracketed and then scanned on both sides.
+    None above 10 million. Power is not monotone in n (counts are discrete), so the crossing is bracketed and then scanned on
+    both sides.
     """
 
     def at(steps: int) -> float:
@@ -84,6 +85,6 @@ def needed_n(power: float, discordance: float, margin: float, alpha: float = 0.0
         middle = (low + high) // 2
         low, high = (middle, high) if at(middle) <= power else (low, middle)
     reach = max(4, high // 5)
-    stride = max(1, reach // 25)  # at most fifty more looks, however large the set
+    stride = max(1, reach // 25)  # at most fifty more evaluations, whatever the size
     below = [steps for steps in range(max(1, high - reach), high + reach + 1, stride) if at(steps) <= power]
     return GRID * (max([low, *below]) + 1)

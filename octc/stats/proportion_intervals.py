@@ -14,7 +14,7 @@ from octc.stats.proportions import Interval
 
 
 def clopper_pearson(hits: float, n: float, alpha: float = 0.05) -> Interval:
-    """Exact interval of hits / n; both may be real (divided by a design effect). (0, 1) for n = 0.
+    """Exact interval of hits / n; both may be real numbers (divided by a design effect). (0, 1) for n = 0.
 
     >>> tuple(round(x, 4) for x in clopper_pearson(45, 45))
     (0.9213, 1.0)
@@ -30,9 +30,10 @@ def clopper_pearson(hits: float, n: float, alpha: float = 0.05) -> Interval:
 
 @dataclass(frozen=True)
 class Proportion:
-    """hits of n images of `patients`; exact: Clopper-Pearson of images; clustered: the same of both divided by `deff`.
+    """A proportion: `hits` of `n` images of `patients` patients.
 
-    by_patient: mean over patients of each one's share; None without images.
+    exact: Clopper-Pearson interval of the images; clustered: the same with hits and n divided by `deff`. by_patient: mean over
+    patients of each patient's share; None without images.
     """
 
     hits: int
@@ -49,7 +50,7 @@ class Proportion:
 
 
 def proportion(hit: Bool, clusters: Int64, alpha: float = 0.05) -> Proportion:
-    """A share of images [n] whose patients are `clusters` [n] (any numbers)."""
+    """The proportion of hits [n] with clustered interval; clusters [n]: patient numbers."""
     n, hits = len(hit), int(hit.sum())
     if n == 0:
         return Proportion(0, 0, 0, (0.0, 1.0), (0.0, 1.0), 1.0, None)
@@ -61,13 +62,13 @@ def proportion(hit: Bool, clusters: Int64, alpha: float = 0.05) -> Proportion:
 
 
 def design_effect_of(hit: Bool, dense: Int64) -> float:
-    """As for paired outcomes: observed where 20 patients miss, else at least the planned one."""
+    """Design effect as for paired outcomes: the observed one if 20 patients have a miss, else at least the planned one."""
     none = np.zeros_like(hit)
     return design_effect(~hit, none, dense, DEFAULT_ICC)[2]
 
 
 def images_needed(level: float, alpha: float = 0.05) -> int:
-    """Images of different patients, all of them hits, whose exact lower limit reaches the level.
+    """Minimum number of images of different patients, all hits, whose exact lower limit reaches `level`.
 
     >>> images_needed(0.98)
     183

@@ -26,12 +26,12 @@ def z_of(alpha: float) -> float:
 
 
 def normal_cdf(z: float) -> float:
-    """P(Z <= z) of the standard normal distribution, exact far below 0 too."""
+    """P(Z <= z) of the standard normal distribution, accurate in the lower tail too."""
     return math.erfc(-z / math.sqrt(2)) / 2
 
 
 def wilson(hits: float, n: float, alpha: float = 0.05) -> Interval | None:
-    """Wilson interval of hits / n (Wilson 1927); None for n = 0. For clusters give hits / deff and n / deff."""
+    """Wilson interval of hits / n (Wilson 1927); None for n = 0. With clusters, pass hits / deff and n / deff."""
     if n <= 0:
         return None
     z, p = z_of(alpha), hits / n
@@ -42,13 +42,13 @@ def wilson(hits: float, n: float, alpha: float = 0.05) -> Interval | None:
 
 
 def wilson_upper(hits: float, n: float, level: float) -> float:
-    """One-sided upper Wilson limit at `level` (0.80: exceeded in a fifth of the cases)."""
+    """One-sided upper Wilson limit at `level` (0.80: one-sided 80 % confidence)."""
     limits = wilson(hits, n, 2 * (1 - level))
     return 1.0 if limits is None else limits[1]
 
 
 def half_tail(most: int, n: int) -> float:
-    """P(Bin(n, 1/2) <= most), exact but for its last rounding."""
+    """P(Bin(n, 1/2) <= most), exact except for the final rounding."""
     term = total = 1
     for k in range(most):
         term = term * (n - k) // (k + 1)
@@ -57,20 +57,20 @@ def half_tail(most: int, n: int) -> float:
 
 
 def _root(falling: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function that is above 0 at `low` and below it at `high` crosses it: halved until the two ends are neighbours."""
+    """The root of a decreasing function in [low, high], by bisection down to adjacent floats."""
     while low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if falling(middle) > 0 else (low, middle)
     return middle
 
 
 def mcnemar_exact(lost: int, gained: int) -> float:
-    """Two-sided exact McNemar p. Says whether a difference was seen; a large p shows nothing (McNemar 1947)."""
+    """Two-sided exact McNemar p-value (McNemar 1947). It tests for a difference; a large p does not show equality."""
     n = lost + gained
     return 1.0 if n == 0 else min(1.0, 2 * half_tail(min(lost, gained), n))
 
 
 def mcnemar_midp(lost: int, gained: int) -> float:
-    """Two-sided mid-p McNemar (Fagerland, Lydersen, Laake 2013)."""
+    """Two-sided McNemar mid-p (Fagerland, Lydersen, Laake 2013)."""
     n, least = lost + gained, min(lost, gained)
     if n == 0:
         return 1.0
@@ -88,7 +88,7 @@ def tango_variance(n: npt.ArrayLike, lost: npt.ArrayLike, gained: npt.ArrayLike,
 
 
 def tango_t(n: float, lost: float, gained: float, x: float) -> float:
-    """Tango's score statistic for the trial difference `x`; falls as `x` rises. +-inf where its variance is 0."""
+    """Tango's score statistic for the difference `x`, decreasing in `x`; +-inf if its variance is 0."""
     distance = gained - lost - n * x
     spread = math.sqrt(float(tango_variance(n, lost, gained, x)))
     if spread == 0:
@@ -103,30 +103,30 @@ def _tango_lower(n: float, lost: float, gained: float, z: float) -> float:
     def beyond(x: float) -> float:
         return gained - lost - n * x - z * math.sqrt(float(tango_variance(n, lost, gained, x)))
 
-    top = (gained - lost) / n - 1e-12  # at the difference itself both terms may vanish
+    top = (gained - lost) / n - 1e-12  # at the difference itself both terms may be 0
     if top <= -1 or beyond(-1.0) <= 0 or beyond(top) >= 0:
         return -1.0
     return _root(beyond, -1.0, top)
 
 
 def tango_interval(n: float, lost: float, gained: float, alpha: float = 0.05) -> Interval:
-    """Tango's score interval of the paired difference. Swapping lost and gained mirrors it."""
+    """Tango's score interval of the paired difference (Tango 1998). Swapping lost and gained mirrors it."""
     z = z_of(alpha)
     return _tango_lower(n, lost, gained, z), -_tango_lower(n, gained, lost, z)
 
 
 def p_non_inferior(n: float, lost: float, gained: float, margin: float) -> float:
-    """One-sided p of "the true difference is -margin or worse"."""
+    """One-sided p-value of the null hypothesis that the true difference is at most -margin."""
     return normal_cdf(-tango_t(n, lost, gained, -margin))
 
 
 def p_tost(n: float, lost: float, gained: float, margin: float) -> float:
-    """Larger p of the two one-sided tests (Schuirmann 1987)."""
+    """The larger p-value of the two one-sided tests (Schuirmann 1987)."""
     return max(p_non_inferior(n, lost, gained, margin), normal_cdf(tango_t(n, lost, gained, margin)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm-adjusted p values, in the order given (Holm 1979)."""
+    """Holm-adjusted p-values, in the given order (Holm 1979)."""
     adjusted = [0.0] * len(p_values)
     worst = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda k: p_values[k])):
@@ -136,7 +136,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def tier_needed(reference_hits: int, tier: str) -> int:
-    """The smallest number of right images that reaches the tier."""
+    """The smallest number of correct images that reaches the tier."""
     part, whole = TIERS[tier]
     return -(-part * reference_hits // whole)
 
@@ -148,5 +148,5 @@ def tier_reached(reference_hits: int, candidate_hits: int, tier: str) -> bool:
 
 
 def flip_rate_bound(n: int, level: float = 0.95) -> float:
-    """One-sided upper bound of the rate of disagreement when none was seen in n images."""
+    """One-sided upper bound of the disagreement rate if n images had no disagreement."""
     return 1.0 - float((1 - level) ** (1 / n))

@@ -1,4 +1,4 @@
-"""What an artifact keeps of its validation set for a monitor: values of its streams, one image a patient, and calibration."""
+"""The summary of the validation set that an artifact stores for `octc monitor`: values of each stream, and calibration."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from octc.stats.betting import mean_interval
 from octc.stats.cluster_bootstrap import clusters_of, patient_means
 from octc.stats.patients import PatientIds, patient_ids
 
-KEY = "monitor"  # of the details of a manifest
+KEY = "monitor"  # key in the details of a manifest
 OWN = ("distance", "confidence", "label", "unread")
 MOST_STREAMS = 64
-MOST = 200  # patients whose values are kept
-DIGITS = 3  # significant ones: a sketch of an image, not a fingerprint
-PLACES = 6  # of shares: engines sum in another order with another batch, and the sketch stays the same
+MOST = 200  # maximum number of patients whose values are stored
+DIGITS = 3  # significant digits, too few to identify an image
+PLACES = 6  # decimals of shares, so that the summation order of engines does not change the sketch
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class ReferenceSketch(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Values of each stream, and what the validation set says of accuracy.
+    """Values of each stream, and the accuracy on the validation set.
 
-    streams: statistics of pictures by their names, and of OWN, those that are known. accuracy: share of right answers,
-    patients counting once, as an image of whom nobody is known does. gap, gap_limits: mean of right - confidence, counted in
-    the same way, with a confidence interval at `alpha`. images: that it rests on. patients: different ones that are known; None
-    where none is.
+    streams: image statistics by name, and the available ones of OWN. accuracy: share of correct predictions, with equal weight
+    per patient (an image without a patient counts as one). gap, gap_limits: mean of (correct - confidence) with the same
+    weights, and its confidence interval at level `alpha`. images: number of images. patients: number of different known
+    patients; None if none is known.
     """
 
     streams: dict[str, list[float]]
@@ -44,12 +44,12 @@ class ReferenceSketch(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
     @property
     def known(self) -> PatientIds:
-        """What is known of the patients."""
+        """Whether the patients are known."""
         return PatientIds(self.images, self.images_without_patient, self.patients or 0)
 
 
 def rounded(value: float | None) -> float | None:
-    """A value to three significant digits; None where it is not finite."""
+    """A value rounded to three significant digits; None if it is not finite."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{DIGITS}g}")
@@ -62,11 +62,11 @@ def sketch(
     patients: Sequence[str | None],
     alpha: float,
 ) -> ReferenceSketch:
-    """A sketch of labelled images.
+    """Make the sketch of labelled images.
 
     Args:
-        streams: values of images that are exchangeable: one a patient. confidence, right: of all images, [n].
-        patients: whose each image is, [n]; None where that is not known.
+        streams: values of exchangeable images: one per patient. confidence, right: confidence and correctness of all images.
+        patients: patient of each image [n]; None if unknown.
     """
     clusters, known = clusters_of(patients), patient_ids(patients)
     sure, correct = (patient_means(one, clusters) for one in (confidence, right))
@@ -80,7 +80,7 @@ def sketch(
 
 
 def stated_sketch(details: Mapping[str, Any]) -> ReferenceSketch | None:
-    """The sketch of a manifest; None where it has none (E502 where it has one that cannot be)."""
+    """The sketch in a manifest; None without one (OctcError E502: invalid)."""
     value = details.get(KEY)
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Does the small model break earlier than its reference when pictures get worse? Paired, by patient, adjusted for all looks."""
+"""Robustness to image corruption of a candidate relative to its reference: paired, clustered by patient, Holm-adjusted."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from octc.stats.metrics import Bool, Float64, Int64
 from octc.stats.proportions import Interval, holm, normal_cdf
 from octc.stats.test_plan import ParityOptions
 
-Level = tuple[str, float]  # kind of disturbance, its level
+Level = tuple[str, float]  # kind of corruption, its level
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One kind at one level; fractions.
+    """Result of one corruption at one level; fractions.
 
-    difference, deciding: candidate minus reference on these pictures, with the interval of docs/parity.md.
-    excess: how much more the candidate lost from clean to here than the reference did (negative: more); p: two-sided, by
-    patient, of no excess; p_holm: adjusted over all cells.
+    difference, deciding: accuracy of candidate minus reference on these images, with the interval of docs/parity.md.
+    excess: change of the candidate's accuracy from clean images minus that of the reference (negative: the candidate loses
+    more); p: two-sided test of no excess, clustered by patient; p_holm: adjusted over all cells.
     """
 
     kind: str
@@ -43,9 +43,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Robustness:
-    """All cells, the clean accuracies, and per kind the first level at which each model has lost more than the margin.
+    """All cells, the accuracies on clean images, and per kind the first level at which each model lost more than the margin.
 
-    earlier: kinds under which the candidate breaks at a milder level, and loses more there than the reference beyond chance.
+    earlier: kinds for which the candidate fails at a milder level than the reference, with a significantly larger loss there.
     """
 
     clean_reference: float
@@ -64,7 +64,7 @@ class Robustness:
 
 
 def clustered_p(values: Float64, clusters: Int64 | None) -> float:
-    """Two-sided p of a mean of 0, values [n], by the sandwich variance over clusters; 1 where nothing varies."""
+    """Two-sided p-value for a mean of 0 of values [n], with cluster-robust variance; 1 without variation."""
     error = standard_error(values, np.arange(len(values)) if clusters is None else clusters)
     return 2 * normal_cdf(-abs(float(values.mean())) / error) if error else 1.0
 
@@ -76,7 +76,7 @@ def robustness(
     clusters: Int64 | None,
     options: ParityOptions,
 ) -> Robustness:
-    """Compare predictions [n] of (reference, candidate) on clean pictures and at every level, mild before severe."""
+    """Compare predictions [n] of (reference, candidate) on clean images and at every level, mild before severe."""
     before = tuple(one == labels for one in clean)
     cells = [
         _cell(level, before, (r == labels, c == labels), float((r == c).mean()), clusters, options)

@@ -1,4 +1,4 @@
-"""Receiver operating characteristic and precision over recall of one score, from stored predictions."""
+"""ROC curve and average precision of one score."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from octc.stats.metrics import Float64
 
 @dataclass(frozen=True)
 class Roc:
-    """Points from (0, 0) to (1, 1), one for each distinct score and the origin (threshold infinity).
+    """ROC curve from (0, 0) to (1, 1): a point per distinct score, and the origin (threshold infinity).
 
-    false_positive, true_positive: rates at "score >= threshold". All three have one length.
+    false_positive, true_positive: rates at "score >= threshold". All three arrays have the same length.
     """
 
     false_positive: Float64
@@ -23,13 +23,13 @@ class Roc:
 
     @property
     def area(self) -> float:
-        """Trapezoids: the chance that a positive scores above a negative, ties counted half."""
+        """AUC by the trapezoidal rule: the probability that a positive scores above a negative, ties counted half."""
         steps = np.diff(self.false_positive)
         return float((steps * (self.true_positive[1:] + self.true_positive[:-1]) / 2).sum())
 
 
 def _counts(scores: npt.ArrayLike, positives: npt.ArrayLike) -> tuple[Float64, Float64, Float64]:
-    """Thresholds, falling, and the true and false positives at each of them."""
+    """Decreasing thresholds, and the numbers of true and false positives at each."""
     values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
     order = np.argsort(-values, kind="stable")
     values, truth = values[order], truth[order]
@@ -39,7 +39,7 @@ def _counts(scores: npt.ArrayLike, positives: npt.ArrayLike) -> tuple[Float64, F
 
 
 def roc(scores: npt.ArrayLike, positives: npt.ArrayLike) -> Roc | None:
-    """The curve of scores [n] against truth [n]; None where one of both sides has no image."""
+    """The ROC curve of scores [n] for labels [n]; None without positives or negatives."""
     truth = np.asarray(positives, bool)
     if not truth.any() or truth.all():
         return None
@@ -52,7 +52,7 @@ def roc(scores: npt.ArrayLike, positives: npt.ArrayLike) -> Roc | None:
 
 
 def average_precision(scores: npt.ArrayLike, positives: npt.ArrayLike) -> float | None:
-    """Sum over thresholds of precision times the gain in recall, without interpolation; None without a positive."""
+    """Average precision: sum over thresholds of precision times the increase of recall; None without positives."""
     truth = np.asarray(positives, bool)
     if not truth.any():
         return None

@@ -1,4 +1,4 @@
-"""Ids in ascending order: sorted once, or known to be, and then asked no more."""
+"""Ids in ascending order, sorted only once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Order = npt.NDArray[np.int64]
 
 
 class SortedIds(Sequence[str]):
-    """Ids in ascending order; what holds them may read each when it is asked for."""
+    """Ids in ascending order; the underlying sequence may read them lazily."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         self._ids = ids
@@ -33,7 +33,7 @@ class SortedIds(Sequence[str]):
 
 
 def sorted_ids(ids: Sequence[str]) -> tuple[SortedIds, Order | None]:
-    """Ids in ascending order, and where each of them stood; None where they were in order."""
+    """The sorted ids, and their original indices; None if they were already sorted."""
     if isinstance(ids, SortedIds):
         return ids, None
     if all(one <= other for one, other in pairwise(ids)):

@@ -1,11 +1,12 @@
-"""The same paired comparison on parts of a set: by device, by size, by any column (docs/parity.md, section 7).
+"""The paired comparison in subgroups of a set: by device, image size, or any column (docs/parity.md, section 7).
 
-A subgroup decides nothing: it is too small to show parity, and many are looked at. What it can do is point at a loss that the
-whole hides, so every one carries its interval and a p adjusted for how many there are.
+Subgroups do not decide the verdict: they are small, and many are tested. They can reveal a loss that the whole set hides, so
+each has its interval and a p-value adjusted for their number.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ from octc.stats.metrics import Bool, Int64
 from octc.stats.proportions import Interval, holm, mcnemar_midp, wilson
 from octc.stats.test_plan import ParityOptions
 
-MOST_GROUPS = 12  # of a column; a column of numbers with more is cut into quarters
+MOST_GROUPS = 12  # maximum groups of a column; a numeric column with more values is cut at its quartiles
 UNKNOWN = "(not given)"
 
 
@@ -26,8 +27,8 @@ UNKNOWN = "(not given)"
 class Subgroup:
     """One value of one column; differences and intervals as fractions.
 
-    deciding: None for a single patient; p: mid-p McNemar, p_holm: adjusted over every subgroup of the report;
-    loss: more lost than gained, and p_holm below the level.
+    deciding: interval that decides, None for a single patient; p: McNemar mid-p; p_holm: adjusted over all subgroups of the
+    report; loss: more images regressed than improved, and p_holm below the level.
     """
 
     column: str
@@ -55,16 +56,16 @@ class Subgroup:
 
 
 def binned(column: str, values: Sequence[str | None]) -> list[str]:
-    """Values as groups: as they are, or the quarters of a column of numbers with more than 12 different ones.
+    """Values as groups: unchanged, or the quartiles of a numeric column with more than 12 different values.
 
     Raises:
-        OctcError: E209 a column of words with more than 12 different ones.
+        OctcError: E209 a text column with more than 12 different values.
     """
     known = sorted({value for value in values if value not in (None, "")}, key=str)
     if len(known) <= MOST_GROUPS:
         return [value or UNKNOWN for value in values]
     try:
-        numbers = [float(value) if value else None for value in values]
+        numbers = [_number(value) for value in values]
     except ValueError:
         text = f"column {column} has {len(known)} different values ({shorten([str(v) for v in known], 3, 'more')})"
         hint = f"leave it out, or give it at most {MOST_GROUPS} values"
@@ -79,6 +80,13 @@ def binned(column: str, values: Sequence[str | None]) -> list[str]:
     return [UNKNOWN if one is None else names[int(np.searchsorted(edges, one, side="left"))] for one in numbers]
 
 
+def _number(value: str | None) -> float | None:
+    """A cell of a column of numbers; None where it says nothing ("nan" of other programs too)."""
+    if not value or math.isnan(number := float(value)):
+        return None
+    return number
+
+
 def subgroups(
     labels: Int64,
     predicted: tuple[Int64, Int64],
@@ -87,9 +95,9 @@ def subgroups(
     options: ParityOptions,
     named: Bool | None = None,
 ) -> tuple[Subgroup, ...]:
-    """Every value of every column; `predicted`: predictions [n] of reference and candidate. A column's values are sorted.
+    """A subgroup for every value of every column, sorted; `predicted`: predictions [n] of reference and candidate.
 
-    named: whose patient is known (None: of all).
+    named: mask of images with a known patient (None: all).
     """
     right = tuple(one == labels for one in predicted)
     lost, gained = right[0] & ~right[1], ~right[0] & right[1]

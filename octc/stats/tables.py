@@ -1,8 +1,8 @@
-"""Two prediction tables from anywhere, on the same labelled images: is the second as good as the first? Pure statistics.
+"""Compares two prediction tables from any source on the same labelled images: tests whether the second is non-inferior.
 
-Nothing is read, run or stored. The rules, intervals and words are those of `octc verify` (docs/parity.md), less what needs
-a file: golden images, a locked plan and a log of who looked at the test set. So a verdict from here is exploratory unless the
-margins were fixed before the predictions were made, and nobody but the caller can know that.
+Nothing is read, run or stored. Rules, intervals and verdicts are those of `octc verify` (docs/parity.md), without golden
+images, locked plan and test-set log. So a verdict is exploratory unless the caller fixed the margins before making the
+predictions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from octc.core.cells import given, label_of, same_names, whole_number
+from octc.core.cells import given, label_of, plain_values, same_names, whole_number
 from octc.core.errors import OctcError, first_line, shorten
 from octc.stats.comparison import ANSWERS, SCORES, Comparison, Known, compare_logits, nonfinite
 from octc.stats.patients import KNOWN, patient_ids
@@ -23,13 +23,14 @@ from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import Verdict, judge
 
 SIDES = ("before", "after")
-FORMS = "give probabilities in rows that sum to 1, or one class an image"
-FLOOR = 1e-12  # of a probability, before its logarithm
+FORMS = "give probabilities in rows that sum to 1, or one class per image"
+FLOOR = 1e-12  # lower bound of a probability before its logarithm
+MOST_CLASSES = 4096  # inferred from indices, where no class names are given
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: images, sensitivities (None without images), images that only one of the two gets right, mid-p after Holm."""
+    """One class: number of images, sensitivities (None without images), regressed and improved images, Holm-adjusted mid-p."""
 
     name: str
     n: int
@@ -133,10 +134,11 @@ def compare_tables(
     options = gate or ParityOptions()
     if margin is not None:
         options = replace(options, margin=margin)
-    labels = [_cell(one) for one in labels]
+    labels = [_cell(one) for one in plain_values(labels)]
+    patients, ids = (None if one is None else plain_values(one) for one in (patients, ids))
     if bare := [str(i) for i, label in enumerate(labels) if label == ""]:
-        text = f"{len(bare)} labels say nothing: rows {shorten(bare)}"
-        raise OctcError("OCT-E706", text, hint="leave out the rows whose truth is not known", place="labels")
+        text = f"{len(bare)} labels are empty: rows {shorten(bare)}"
+        raise OctcError("OCT-E706", text, hint="leave out rows without a label", place="labels")
     tables = [_table(table, side) for table, side in zip((before, after), SIDES, strict=True)]
     scored = tables[0].ndim == 2
     _check_lengths(labels, tables, patients, ids)
@@ -161,13 +163,13 @@ def compare_tables(
 
 
 def _cell(value: Any) -> int | str:
-    """A class as it was given: whole numbers as such, whatever wrote them; "" where there is none."""
+    """A class in normalised form: whole numbers as int, whatever their type; "" if missing."""
     whole = None if isinstance(value, str) else whole_number(value)
     return label_of(value) if whole is None else whole
 
 
 def _table(values: npt.ArrayLike, side: str) -> npt.NDArray[Any]:
-    """Scores as numbers [n, K], or answers [n] as `_cell` has them."""
+    """Scores as floats [n, K], or predicted classes [n] in the form of `_cell`."""
     try:
         table = np.asarray(values)
         if table.ndim == 1:
@@ -176,7 +178,7 @@ def _table(values: npt.ArrayLike, side: str) -> npt.NDArray[Any]:
             raise ValueError("complex numbers")
         return np.asarray(table, np.float64)
     except (TypeError, ValueError) as error:
-        raise OctcError("OCT-E706", f"{side!r} is no table: {first_line(error)}", hint=FORMS, place=side) from error
+        raise OctcError("OCT-E706", f"{side!r} is not a table: {first_line(error)}", hint=FORMS, place=side) from error
 
 
 def _check_lengths(
@@ -185,16 +187,16 @@ def _check_lengths(
     lengths = {"labels": len(labels), "before": len(tables[0]), "after": len(tables[1])}
     lengths |= {name: len(values) for name, values in (("patients", patients), ("ids", ids)) if values is not None}
     if len(set(lengths.values())) > 1:
-        text = "tables of other lengths: " + ", ".join(f"{name} {count}" for name, count in lengths.items())
-        raise OctcError("OCT-E706", text, hint="give one row an image, in the same order everywhere")
+        text = "tables of different lengths: " + ", ".join(f"{name} {count}" for name, count in lengths.items())
+        raise OctcError("OCT-E706", text, hint="give one row per image, in the same order in all tables")
     if not len(labels):
         raise OctcError("OCT-E708", "no image to compare", hint="give at least one row")
     if tables[0].ndim != tables[1].ndim or tables[0].ndim not in (1, 2):
         shapes = " and ".join(str(list(table.shape)) for table in tables)
-        hint = "both as probabilities [n, K], or both as answers [n]"
-        raise OctcError("OCT-E706", f"tables of other forms: {shapes}", hint=hint)
+        hint = "give both as probabilities [n, K], or both as predicted classes [n]"
+        raise OctcError("OCT-E706", f"tables of different forms: {shapes}", hint=hint)
     if ids is not None and len(set(map(str, ids))) < len(ids):
-        raise OctcError("OCT-E706", "ids occur twice", hint="give each image a name of its own", place="ids")
+        raise OctcError("OCT-E706", "ids are not unique", hint="give each image a unique id", place="ids")
 
 
 def _class_names(
@@ -206,9 +208,12 @@ def _class_names(
         seen = [*labels] + ([] if scored else [value for table in tables for value in table.tolist() if value != ""])
         if all(isinstance(value, int) for value in seen):
             count = tables[0].shape[1] if scored else max((int(value) for value in seen), default=-1) + 1
+            if count > MOST_CLASSES and not scored:
+                text = f"the largest class index is {count - 1:,}; without names at most {MOST_CLASSES:,} classes are inferred"
+                raise OctcError("OCT-E706", text, hint="give classes=[...], or correct that row", place="classes")
             names = tuple(str(i) for i in range(count))
         elif scored:
-            text = "names as labels, and nothing says which column of the scores is which class"
+            text = "labels are names, but the classes of the score columns are not given"
             raise OctcError("OCT-E706", text, hint="give classes=[...] in the order of the columns", place="classes")
         else:
             names = tuple(sorted({str(value) for value in seen}))
@@ -223,14 +228,14 @@ def _class_names(
 
 
 def refuse_spellings(names: Sequence[str], where: str) -> None:
-    """Refuse classes that are one in several spellings (E706): every answer in the other one would count as wrong."""
+    """Refuse a class with several spellings (OctcError E706), which would make correct predictions count as wrong."""
     if same := same_names(names):
         text = f"classes that differ only in letter case, blanks, or as 1 and 1.0 do: {shorten(same)}"
-        raise OctcError("OCT-E706", text, hint="spell each class in one way", place=where)
+        raise OctcError("OCT-E706", text, hint="use one spelling for each class", place=where)
 
 
 def are_indices(values: Iterable[Any], names: Sequence[str]) -> bool:
-    """Whether the whole numbers among all labels and answers are indices of classes: they are, unless all are names of some.
+    """Whether whole numbers among labels and predictions are class indices; they are, unless all values are class names.
 
     >>> are_indices([0, 1, "1"], ("1", "2")), are_indices(["1", "2", "none"], ("1", "2", "none"))
     (True, False)
@@ -240,7 +245,7 @@ def are_indices(values: Iterable[Any], names: Sequence[str]) -> bool:
 
 
 def class_indices(values: Sequence[Any], names: tuple[str, ...], where: str, by_index: bool) -> list[int]:
-    """Classes by name or index as indices (OctcError E706 for what is neither)."""
+    """Convert class names or indices to indices (OctcError E706: neither)."""
     known = {name: k for k, name in enumerate(names)}
     if by_index:
         known |= {str(k): k for k in range(len(names))}
@@ -258,7 +263,7 @@ def class_indices(values: Sequence[Any], names: tuple[str, ...], where: str, by_
 
 
 def answers_as_logits(answers: Sequence[Any], names: tuple[str, ...], side: str, by_index: bool) -> npt.NDArray[np.float32]:
-    """One class a row as logits [n, 1, K]: one for the answer and zero for the rest; NaN where there is no answer ("")."""
+    """Predicted classes as one-hot logits [n, 1, K]; NaN if there is no prediction ("")."""
     lacking = np.array([answer == "" for answer in answers], bool)
     chosen = np.zeros(len(answers), np.int64)
     chosen[~lacking] = class_indices([one for one in answers if one != ""], names, side, by_index)
@@ -270,7 +275,7 @@ def answers_as_logits(answers: Sequence[Any], names: tuple[str, ...], side: str,
 def logits_of(
     values: npt.NDArray[np.float64], names: tuple[str, ...], side: str, ids: Sequence[str]
 ) -> npt.NDArray[np.float32]:
-    """Probabilities [n, K] as logits [n, 1, K]: their logarithms. ids: names of the rows."""
+    """Check probabilities [n, K] and return their logarithms as logits [n, 1, K]. ids: names of the rows."""
     wrong = np.flatnonzero(no_probabilities(values))
     if len(wrong):
         raise refused_scores(len(wrong), len(values), ids[int(wrong[0])], values[wrong[0]], names, side)
@@ -278,7 +283,7 @@ def logits_of(
 
 
 def no_probabilities(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which rows of finite scores [n, K] are no probabilities."""
+    """Mask [n] of the rows of finite scores [n, K] that are not probabilities."""
     finite = np.isfinite(values).all(axis=1)
     with np.errstate(invalid="ignore"):
         wrong: npt.NDArray[np.bool_] = finite & ((values < -1e-6).any(axis=1) | (np.abs(values.sum(axis=1) - 1) > 1e-3))
@@ -288,14 +293,14 @@ def no_probabilities(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 def refused_scores(
     count: int, total: int, row: str, scores: npt.NDArray[np.float64], names: tuple[str, ...], side: str
 ) -> OctcError:
-    """E701: so many rows of a side are no probabilities, and what one of them has."""
+    """OctcError E701 for rows that are not probabilities, with one of them as an example."""
     said = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, scores.tolist(), strict=True))
-    text = f"{count:,} of {total:,} rows of {side!r} are no probabilities: {row} has {said}"
+    text = f"{count:,} of {total:,} rows of {side!r} are not probabilities: {row} has {said}"
     return OctcError("OCT-E701", text, hint=FORMS, place=side)
 
 
 def log_probabilities(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Probabilities [n, K] as logits [n, 1, K]: their logarithms."""
+    """Logarithms of probabilities [n, K] as logits [n, 1, K]."""
     with np.errstate(invalid="ignore"):
         return np.log(np.maximum(values, FLOOR)).astype(np.float32)[:, None]
 

@@ -1,7 +1,7 @@
-"""Classes that exclude each other, and classes that do not: one `Task`, two instances.
+"""The two classification tasks, multi-class and multi-label, as instances of `Task`.
 
-A task has a name, turns logits into probabilities, names the metric that leads, and says how two networks are compared, judged
-and gated. The loss of training and the text of a verification are keyed by the same names, beside what needs them.
+A task has a name, converts logits to probabilities, and defines the primary metric and how two networks are compared, judged
+and gated. Training losses and the texts of verifications are selected by the same names, in their own modules.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from octc.stats.verdict import GateResult, Part, Verdict, gate, judge
 
 @dataclass(frozen=True)
 class Answers:
-    """Logits of a reference and a candidate on the same labelled images in the same order, and what a comparison reads of them.
+    """Logits of a reference and a candidate on the same labelled images in the same order: the input of a comparison.
 
     Attributes:
         ids: unique names of the images; images: their labels, patients and eyes.
         reference, candidate: float32 [n, views, K]. classes: the K names.
-        details: of the candidate's manifest (thresholds and `truth`, where classes do not exclude each other).
-        known: what is known of the two beside their logits.
-        columns: labels and patients, where images are not held one by one (`images` is then empty).
+        details: details of the candidate's manifest (for multi-label: thresholds and `truth`).
+        known: additional facts about the two models.
+        columns: labels and patients as arrays instead of `images`, which is then empty.
     """
 
     ids: Sequence[str]
@@ -61,15 +61,16 @@ class Answers:
 
 @dataclass(frozen=True)
 class Task:
-    """What differs between one class an image and several.
+    """A classification task.
 
     Attributes:
-        name: in manifests, recipes and run.json.
+        name: name in manifests, recipes and run.json.
         exclusive: whether an image has exactly one class.
-        metric: the one that leads: chooses an epoch, is printed first.
+        metric: the primary metric: it chooses the epoch and is printed first.
         probabilities: logits [..., K] -> float64 of the same shape.
-        compare: finite answers, options -> the comparison. judge: that, options, parts before it, exploratory -> verdict.
-        gate: the decision of the export gate, on the validation set.
+        compare: (answers with finite logits, options) -> comparison. judge: (comparison, options, preceding parts, exploratory)
+            -> verdict.
+        gate: function that makes the decision of the export gate, on the validation set.
     """
 
     name: str
@@ -115,5 +116,5 @@ TASKS = {task.name: task for task in (MULTICLASS, MULTILABEL)}
 
 
 def task_of(name: object) -> Task:
-    """The task of this name; classes exclude each other where none is recorded (None)."""
+    """The task with this name; None (not recorded): multi-class."""
     return TASKS[str(name or MULTICLASS.name)]

@@ -1,6 +1,6 @@
-"""One temperature for the logits of a network, fitted on the validation set (docs/parity.md, section 9; Guo et al. 2017).
+"""Temperature scaling of a network's logits, fitted on the validation set (docs/parity.md, section 9; Guo et al. 2017).
 
-The mean negative log likelihood of softmax(z / T) is minimised over ln T. A temperature changes no prediction of one view.
+The mean negative log-likelihood of softmax(z / T) is minimised over ln T. With a single view it changes no prediction.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from octc.stats.metrics import combine_views, nll_scores
 
 LOWEST, HIGHEST = 0.05, 20.0
 LEAST_IMAGES = 100
-TOLERANCE = 1e-9  # of ln T
+TOLERANCE = 1e-9  # tolerance of ln T
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Temperature:
     """A fitted temperature, or 1 with the reason why none was fitted.
 
     Attributes:
-        before, after: mean negative log likelihood on the images that it was fitted on, nats; None where none was fitted.
-        reason: "at_bound", "no_errors", "too_few_images", or why the images were not there.
+        before, after: mean negative log-likelihood on the fitted images, nats; None without a fit.
+        reason: "at_bound", "no_errors", "too_few_images", or why the images are not available.
     """
 
     value: float = 1.0
@@ -42,13 +42,13 @@ class Temperature:
 
 
 def nll_at(logits: npt.ArrayLike, labels: npt.ArrayLike, temperature: float) -> float:
-    """Mean negative log likelihood of logits [n, views, K] / T; T is applied to each view before they are averaged."""
+    """Mean negative log-likelihood of logits [n, views, K] / T, nats; T is applied to each view before averaging."""
     values = np.asarray(logits, np.float64) / temperature
     return float(nll_scores(combine_views(values)[1], labels).mean())
 
 
 def fit(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """The T in [0.05, 20] with the lowest mean negative log likelihood; logits [n, K] or [n, views, K]."""
+    """The T in [0.05, 20] with the lowest mean negative log-likelihood; logits [n, K] or [n, views, K]."""
     values = np.asarray(logits, np.float64)
     views = values[:, None] if values.ndim == 2 else values
     found = need("scipy.optimize").minimize_scalar(
@@ -61,7 +61,7 @@ def fit(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], labels: Sequence[int], name: str = "select") -> Temperature:
-    """Fit on a set, or say why not: fewer than 100 images, no error among them, or an optimum at a bound."""
+    """Fit a temperature; it is 1 with a reason for fewer than 100 images, no wrong prediction, or an optimum at a bound."""
     values = np.asarray(logits, np.float64)
     views = values[:, None] if values.ndim == 2 else values
     true = np.asarray(labels, np.int64)

@@ -1,5 +1,5 @@
-"""What is decided before a candidate is looked at: margins, level, claim (docs/parity.md, sections 1 and 4). Options of a
-command, so it imports no numerical library; the power that follows is in `planned_power`."""
+"""Settings that are fixed before a candidate is tested: margins, level, claim (docs/parity.md, sections 1 and 4). They are
+options of commands, so this module imports no numerical library; `planned_power` computes the power."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from octc.core.errors import OctcError
 from octc.core.options import check_choices, option
 
 CLAIMS = ("ni", "tost")
-TIERS = {"99": (99, 100), "99.9": (999, 1000)}  # the candidate keeps at least part/whole of the reference's hits
+TIERS = {"99": (99, 100), "99.9": (999, 1000)}  # minimum candidate hits as a fraction of the reference's
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,18 @@ class ParityOptions:
 
     alpha: float = option(0.05, shown="Two-sided level; 0.05 gives 95 % intervals")
     margin: float = option(1.0, shown="Largest acceptable loss of accuracy, percentage points")
-    class_margin: float = option(3.0, shown="The same for each class's sensitivity; it stays as it is with --margin")
+    class_margin: float = option(3.0, shown="Largest acceptable loss of sensitivity per class, percentage points")
     claim: str = option("ni", names=("--test",), choices=CLAIMS, shown="Claim: ni (non-inferior) or tost (equivalent)")
-    tier: str = option("99", choices=tuple(TIERS), shown="Floor of right images against the reference, percent: 99 or 99.9")
-    ece_slack: float = option(0.005, shown="How far the calibration error may rise, as a fraction")
-    bootstrap: int = option(10_000, shown="Patient resamples")
-    seed: int = option(0, shown="Seed of the resamples")
+    tier: str = option("99", choices=tuple(TIERS), shown="Minimum correct images relative to the reference, percent")
+    ece_slack: float = option(0.005, shown="Largest acceptable rise of the calibration error (ECE), as a fraction")
+    bootstrap: int = option(10_000, shown="Number of patient bootstrap resamples")
+    seed: int = option(0, shown="Random seed of the resamples")
     plan_discordance: float | None = option(
-        None, per=100, shown="Planned share of discordant images, percent (from the validation set, else 2)"
+        None, per=100, shown="Power plan: share of discordant images, percent (from the validation set, else 2)"
     )
-    plan_icc: float | None = option(None, shown="Planned correlation within a patient (from the validation set, else 0.5)")
+    plan_icc: float | None = option(None, shown="Power plan: correlation within a patient (from the validation set, else 0.5)")
     auc_margin: float | None = option(
-        None, shown="Largest acceptable loss of the mean AUC, percentage points; without it AUC decides nothing"
+        None, shown="Largest acceptable loss of the mean AUC, percentage points; without it the AUC is not tested"
     )
 
     def __post_init__(self) -> None:
@@ -84,11 +84,11 @@ class ParityOptions:
         return asdict(self)
 
     def locked(self) -> dict[str, Any]:
-        """The settings that decide, which therefore must not change between readings of the test set."""
+        """The settings that determine the verdict and must not change between readings of the test set."""
         return {name: value for name, value in asdict(self).items() if name not in self.resamples()}
 
     def resamples(self) -> dict[str, int]:
-        """How resamples are drawn; these settings are not meant to change a verdict."""
+        """The settings of the bootstrap, which should not change a verdict."""
         return {"bootstrap": self.bootstrap, "seed": self.seed}
 
 
@@ -97,7 +97,7 @@ def _margin(value: float | None) -> bool:
 
 
 def _percent(value: float | None) -> str | None:
-    """A fraction as it is typed."""
+    """A fraction as percent, as on the command line."""
     return None if value is None else f"{100 * value:.15g}"
 
 

@@ -1,6 +1,6 @@
-"""Two classifiers beside each other on the same images: accuracy with paired intervals and tests, size, and what it saves.
+"""Comparison of two classifiers on the same images: accuracy with paired intervals and tests, and size.
 
-Nothing is judged here (that is octc/stats/verdict.py): any two may be compared, whatever they are worth. Values are fractions.
+There is no verdict here (see octc/stats/verdict.py): any two classifiers can be compared. Values are fractions.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Ids = tuple[tuple[str, str], ...]  # sha256 and path of each image
 
 @dataclass(frozen=True)
 class Side:
-    """One classifier's answers.
+    """Predictions of one classifier.
 
     Attributes:
-        ids: of the images; labels: index into classes; patients: id or None; probabilities, logs [n, K].
-        size: "parameters", "macs", "file_mib", None where unknown. latency: measured on exported files, a row each.
-        ensemble: accuracy of the folds together, of a cross-validation with an official test.
+        ids: ids of the images; labels: class indices; patients: ids or None; probabilities and their logarithms [n, K].
+        size: "parameters", "macs", "file_mib", None if unknown. latency: one row per measured artifact.
+        ensemble: accuracy of the ensemble of all folds on the official test part, for a cross-validation.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Side:
 
 @dataclass(frozen=True)
 class ClassPair:
-    """One class: sensitivities of both on its images, the paired difference; p is McNemar's mid-p, p_holm over classes."""
+    """One class: both sensitivities and their paired difference; p: McNemar's mid-p, p_holm: adjusted over classes."""
 
     name: str
     n: int
@@ -66,7 +66,7 @@ class ClassPair:
 
 @dataclass(frozen=True)
 class Versus:
-    """Reference and candidate on n images. known: whether it is known whose they are."""
+    """Reference and candidate on n images. known: whether the patients are known."""
 
     sides: tuple[Side, Side]
     n: int
@@ -81,12 +81,12 @@ class Versus:
 
     @property
     def patients(self) -> int | None:
-        """Patients that are known; None without any."""
+        """Number of known patients; None if none is known."""
         return self.known.count
 
     @property
     def leakage(self) -> str:
-        """ "none" where both sides state it of their splits, else why there may be some."""
+        """ "none" if both splits state that, else why there may be leakage."""
         stated = [str(side.facts.get("leakage") or NOT_RECORDED) for side in self.sides]
         return "; ".join(dict.fromkeys(text for text in (*stated, self.known.leakage) if text not in ("", "none"))) or "none"
 
@@ -97,10 +97,10 @@ class Versus:
 
 
 def aligned(reference: Side, candidate: Side) -> Side:
-    """The candidate in the order of the reference's images.
+    """Sort the candidate's predictions into the order of the reference's images.
 
     Raises:
-        OctcError: E706 the images or their labels are not the same, E309 the classes are not in the same order.
+        OctcError: E706 different images or labels; E309 different classes or another order of them.
     """
     if reference.classes != candidate.classes:
         text = f"classes differ: {', '.join(reference.classes)}; {', '.join(candidate.classes)}"
@@ -115,7 +115,7 @@ def aligned(reference: Side, candidate: Side) -> Side:
     order = [where[one] for one in reference.ids]
     moved = tuple(candidate.labels[i] for i in order)
     if moved != reference.labels:
-        raise OctcError("OCT-E706", "the two have other labels for the same images", hint="judge both on one data set")
+        raise OctcError("OCT-E706", "the two have different labels for the same images", hint="evaluate both on one data set")
     return replace(
         candidate,
         ids=reference.ids,
@@ -183,7 +183,7 @@ CSV_COLUMNS = (
 
 
 def csv_row(found: Versus) -> tuple[Any, ...]:
-    """A line of model_comparison.csv: KD-OCT's columns (accuracy in percent, gaps in points), then what octc adds."""
+    """A row of model_comparison.csv: KD-OCT's columns (accuracy in percent, gaps in points), then octc's additional ones."""
     one, other = found.sides
     limits = found.pair.deciding
     low, high = (None, None) if limits is None else (-100 * limits[1], -100 * limits[0])

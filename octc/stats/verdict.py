@@ -1,4 +1,4 @@
-"""From numbers to a word: the parts of a verdict in their order, and the export gate (docs/parity.md, sections 4 and 7)."""
+"""Verdicts from the numbers of a comparison: the parts in order, and the export gate (docs/parity.md, sections 4 and 7)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CODES = {"inferior": "OCT-E704", "inconclusive": "OCT-E705"}
 
 @dataclass(frozen=True)
 class Part:
-    """One rule: whether it holds, the word and the reason when it does not, its code, and its numbers as a sentence."""
+    """One rule: whether it holds; if not, the resulting verdict, reason and code; and its numbers as a sentence."""
 
     name: str
     holds: bool
@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The word, why, and two flags that stand beside it. `exit_code` is 0 only when the claim was shown."""
+    """A verdict with its reasons and two flags. `exit_code` is 0 only if the claim is shown."""
 
     word: str
     reasons: tuple[str, ...]
@@ -55,9 +55,9 @@ def conclude(
     claim: str = "",
     exploratory: bool = False,
 ) -> Verdict:
-    """The verdict that a word is: here, and nowhere else, it is decided whether a claim was shown, and so the exit code.
+    """Make the verdict; this is the only place that decides whether a claim is shown, and so the exit code.
 
-    limits: of the difference, candidate less reference. claim: "tost" wants equivalence, any other non-inferiority.
+    limits: interval of the difference candidate minus reference. claim: "tost" requires equivalence, others non-inferiority.
     """
     enough = ("equivalent",) if claim == "tost" else SHOWN
     better, loss_shown = limits is not None and limits[0] > 0, limits is not None and limits[1] < 0
@@ -75,7 +75,7 @@ def _floor_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Par
     predicted, share = comparison.predicted_classes, comparison.largest_share
     lower = (wilson(k_c, n, options.alpha) or (0.0, 0.0))[0]
     several = predicted["candidate"] > 1 or predicted["reference"] == 1
-    holds = share == 1 or (several and lower > share)  # with one class in the labels a constant answer is right
+    holds = share == 1 or (several and lower > share)  # with one class in the labels a constant prediction is correct
     text = f"{predicted['candidate']} classes predicted, lower limit {100 * lower:.3f} %, largest class {100 * share:.3f} %"
     if comparison.form != RIGHT:
         yield Part("not at chance", holds, "fail", "chance_level", text, "OCT-E702")
@@ -104,7 +104,7 @@ def _accuracy_parts(comparison: Comparison, options: ParityOptions) -> Iterator[
 
 
 def _auc_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Part]:
-    """Only where a margin was stated (docs/parity.md, section 8)."""
+    """The AUC rule, only if a margin is given (docs/parity.md, section 8)."""
     if options.auc_margin is None:
         return
     name, code = "area under the ROC curves", CODES["inconclusive"]
@@ -146,14 +146,14 @@ def _plan_parts(comparison: Comparison) -> Iterator[Part]:
 
 
 def golden_part(ok: bool | None, detail: str = "") -> list[Part]:
-    """The part of the golden images; none when they were not replayed."""
+    """The part about golden images; empty if they were not replayed."""
     return [] if ok is None else [Part("golden images", ok, "fail", "golden", detail, "OCT-E506")]
 
 
 def parts_of(comparison: Comparison, options: ParityOptions) -> list[Part]:
-    """Every rule of docs/parity.md, section 4.1, in order; finiteness and golden images are the caller's.
+    """All rules of docs/parity.md, section 4.1, in order; the caller adds finiteness and golden images.
 
-    Answers without scores have no calibration to judge, and those of which only right or wrong is known no classes.
+    Without scores there is no calibration rule, and if only right or wrong is known there are no class rules.
     """
     return [
         *_floor_parts(comparison, options),
@@ -166,7 +166,7 @@ def parts_of(comparison: Comparison, options: ParityOptions) -> list[Part]:
 
 
 def judge(comparison: Comparison, options: ParityOptions, extra: Sequence[Part] = (), exploratory: bool = False) -> Verdict:
-    """The worst word of all parts; equivalent when all hold and the upper limit lies below the margin too."""
+    """The worst verdict of all parts; equivalent if all hold and the upper limit is below the margin too."""
     parts = (*extra, *parts_of(comparison, options))
     return judge_parts(parts, comparison.pair.deciding, options, exploratory)
 
@@ -174,7 +174,7 @@ def judge(comparison: Comparison, options: ParityOptions, extra: Sequence[Part] 
 def judge_parts(
     parts: Sequence[Part], limits: tuple[float, float] | None, options: ParityOptions, exploratory: bool = False
 ) -> Verdict:
-    """The worst word of some parts. limits: those of the difference that decide."""
+    """The worst verdict of the given parts. limits: interval of the difference that decides."""
     failed = [part for part in parts if not part.holds]
     best = "equivalent" if limits is not None and limits[1] < options.delta else "non_inferior"
     word = min((part.word for part in failed), key=WORDS.index, default=best)
@@ -185,7 +185,7 @@ def judge_parts(
 
 
 def finite_part(bad: Sequence[str], total: int) -> Part:
-    """The part of finite logits: `bad` are the ids of the images with a NaN or an infinity."""
+    """The part about finite logits. bad: ids of the images with NaN or infinity."""
     text = (
         f"NaN or infinity in the logits of {len(bad)} of {total} images" if bad else f"all logits of {total} images are finite"
     )
@@ -193,21 +193,21 @@ def finite_part(bad: Sequence[str], total: int) -> Part:
 
 
 def judge_nonfinite(bad: Sequence[str], total: int, extra: Sequence[Part] = (), exploratory: bool = False) -> Verdict:
-    """The verdict for a candidate with NaN or infinity among its logits: fail, and no statistic."""
+    """The verdict for a candidate with NaN or infinity in its logits: fail, without statistics."""
     parts = (finite_part(bad, total), *extra)
     return conclude("fail", ("not_finite",), parts, exploratory=exploratory)
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """Decision of the export gate on the validation set (docs/parity.md, section 4.2). It chooses, and claims nothing.
+    """Decision of the export gate on the validation set (docs/parity.md, section 4.2). It selects, and makes no claim.
 
     Attributes:
         accepted: whether the artifact may be published.
         word: "non-inferior on select", "parity not shown yet" (warning W405) or "rejected".
-        reasons: for a rejection, else the open points.
-        needed: images that would settle it (planned power 0.80), or None.
-        facts: counts of the comparison, which `octc verify` takes for its plan.
+        reasons: reasons of a rejection, else the claims that are not shown yet.
+        needed: number of images for a planned power of 0.80, or None.
+        facts: counts of the comparison, which `octc verify` uses for its plan.
     """
 
     accepted: bool
@@ -218,7 +218,7 @@ class GateResult:
     comparison: Comparison | None
 
     def to_json(self) -> dict[str, Any]:
-        """For the manifest: decision, counts, interval, agreement, and the facts for a later plan."""
+        """The fields for the manifest: decision, counts, interval, agreement, and the facts for a later plan."""
         head: dict[str, Any] = {
             "set": "select",
             "accepted": self.accepted,
@@ -254,7 +254,7 @@ def gate(
     options: ParityOptions | None = None,
     extra: Sequence[Part] = (),
 ) -> GateResult:
-    """Whether a candidate may be published, from logits [n, K] or [n, views, K] on the validation set, same images and order.
+    """The export gate, from logits [n, K] or [n, views, K] on the validation set, same images and order.
 
     Raises:
         OctcError: E708 when the reference is at chance.

@@ -1,6 +1,7 @@
 """Bioptigen's `.OCT`: keyed fields of a length, a name, a size and a value; then frames of uint16, an A-scan after the other.
 
-Source: OCT-Converter 0.7's description. The file does not say which eye it is of: the user does, or it stays unknown.
+Source: the maker's own script extractOctFunction.m, and OCT-Converter 0.7. The file does not say which eye it is of: the user
+does, or it stays unknown.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at
+from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at, unsupported
 from octc.volumes.volume import UNKNOWN, Fact, Volume, are_sizes, linear, millimetres
 
 NAME = "bioptigen"
 HEADER_KEY, FRAME_KEY, PIXELS_KEY = b"FRAMEHEADER", b"FRAMEDATA", b"FRAMESAMPLES"
 MAX_FIELDS = 100
-PATTERNS = {0: "line", 1: "volume", 2: "radial", 3: "volume", 5: "volume"}
+PATTERNS = {0: "line", 1: "volume", 2: "circle", 3: "radial"}
+MIXED = 6  # B-scans of several densities in one
 
 
 def is_bioptigen(head: bytes) -> bool:
@@ -32,6 +34,8 @@ def read(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
     frames, columns, rows = (_whole(source, fields, name) for name in (b"FRAMECOUNT", b"LINECOUNT", b"LINELENGTH"))
     if not are_sizes(frames, rows, columns):
         raise corrupt(path, f"{frames} B-scans of {rows} x {columns}")
+    if _number(fields, b"SCANTYPE") == MIXED:
+        raise unsupported(path, "a scan of several densities (SCANTYPE 6)")
     places, moment = _frames(source, at, frames, 2 * rows * columns)
     if len(places) < frames and not (allow_cut and places):
         raise cut_short(path, f"{len(places)} of {frames} B-scans are whole", len(places))
@@ -39,7 +43,11 @@ def read(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
     width, height = _millimetres(fields, b"SCANLENGTH"), _millimetres(fields, b"ELSCANLENGTH")
     depth = _millimetres(fields, b"SCANDEPTH")
     pattern = PATTERNS.get(_number(fields, b"SCANTYPE")) if fields.get(b"SCANTYPE") else None
+    repeats = _number(fields, b"FRAMES")
     notes = ["the eye is not named in a file of this format"]
+    if repeats > 1 and frames > 1:
+        notes.append(f"{repeats} B-scans of each place follow each other (FRAMES)")
+    between = height / frames if height and pattern == "volume" and repeats <= 1 else None
     if len(places) < frames:
         notes.append(f"cut short: {len(places)} of {frames} B-scans")
     return [
@@ -52,9 +60,7 @@ def read(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
             dtype="uint16",
             intensity=linear(0, 65535),
             read=stored_at(source, "<u2", places, (columns, rows), np.transpose),
-            spacing=millimetres(
-                (height and height / frames, depth and depth / rows, width and width / columns), "scan lengths"
-            ),
+            spacing=millimetres((between, depth and depth / rows, width and width / columns), "scan lengths"),
             pattern=Fact(pattern, "SCANTYPE") if pattern else Fact(),
             device=Fact("Bioptigen", "file type"),
             acquired=Fact(moment, "FRAMEDATETIME" if moment else UNKNOWN),
@@ -103,6 +109,12 @@ def _frames(source: Source, at: int, frames: int, size: int) -> tuple[list[int],
                 break
             raise
         begin = pixels + 8 + len(PIXELS_KEY)
+        if begin > source.size:
+            break
+        (own,) = source.numbers("<I", begin - 4)
+        if own != size:
+            what = f"B-scan {len(places)} has {own} bytes, {size} are those of the lines that the header counts"
+            raise unsupported(source.path, what)
         if begin + size > source.size:
             break
         when = inner.get(b"FRAMEDATETIME", b"")

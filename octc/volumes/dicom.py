@@ -29,7 +29,7 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.optional import need
-from octc.imaging.cut_off import jpeg_cut
+from octc.imaging.cut_off import jpeg_cut, rle_cut
 from octc.imaging.decode import muted
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, unsupported
 from octc.volumes.volume import (
@@ -222,8 +222,12 @@ class Pixels:
         except (RuntimeError, ValueError) as error:
             why = str(error).strip().splitlines()[-1].strip() if str(error) else type(error).__name__
             raise corrupt(self.source.path, f"frame {index} cannot be decoded: {why}") from error
-        bytewise = self.syntax in LOSSY and decoded.dtype.itemsize == 1
-        if bytewise and (cut := jpeg_cut(data, Image.fromarray(decoded.view("u1")))) is not None:
+        cut = None
+        if self.syntax == RLE:
+            cut = rle_cut(data, self.rows * self.columns)
+        elif self.syntax in LOSSY and decoded.dtype.itemsize == 1:
+            cut = jpeg_cut(data, Image.fromarray(decoded.view("u1")))
+        if cut is not None:
             raise corrupt(self.source.path, f"frame {index} is damaged or cut off: {cut}")
         if self.syntax in ROUNDED and (not self.signed or decoded.dtype.kind == "i"):
             low = -(1 << (self.stored - 1)) if self.signed else 0  # what losses carried beyond the ends is held there
@@ -909,7 +913,6 @@ def _volume(
         notes = [*notes, f"the eye is {how}"]
     notes = [*common, *notes, *gaps]
 
-    moment = str(opened.get("AcquisitionDateTime", "") or "")
     return Volume(
         path=path,
         format=NAME,
@@ -925,7 +928,7 @@ def _volume(
         spacing=_spacing(ordered),
         pattern=Fact("volume", "ImagePositionPatient") if len(ordered) > 1 and _normal(ordered) is not None else Fact(),
         device=_device(opened),
-        acquired=Fact(_iso(moment), "AcquisitionDateTime") if _iso(moment) else Fact(),
+        acquired=_acquired(opened),
         order=order,
         complete=complete,
         lossy=_lossy(opened, one.syntax),
@@ -993,6 +996,15 @@ def _device(opened: Opened) -> Fact[str]:
 def _text(opened: Opened, name: str) -> str:
     """A text as it is stored: one with a backslash is several values to pydicom."""
     return "\\".join(map(str, _values(opened.get(name))))
+
+
+def _acquired(opened: Opened) -> Fact[str]:
+    """When it was acquired: one attribute in OPT, date and time apart in other classes (in old ones with points and colons)."""
+    if (moment := _iso(_text(opened, "AcquisitionDateTime"))) is not None:
+        return Fact(moment, "AcquisitionDateTime")
+    apart = _text(opened, "AcquisitionDate").replace(".", "") + _text(opened, "AcquisitionTime").replace(":", "")
+    moment = _iso(apart)
+    return Fact(moment, "AcquisitionDate, AcquisitionTime") if moment is not None else Fact()
 
 
 def _iso(moment: str) -> str | None:
@@ -1101,5 +1113,5 @@ def _padding(opened: Opened) -> tuple[int, int] | None:
     value = opened.get("PixelPaddingValue")
     if not isinstance(value, int):
         return None
-    limit = opened.get("PixelPaddingRangeLimit", value)
-    return min(value, int(limit)), max(value, int(limit))
+    limit = _integer(opened, "PixelPaddingRangeLimit", value)
+    return min(value, limit), max(value, limit)

@@ -134,7 +134,7 @@ def read_volumes(
     Raises:
         OctcError: E220 to E229 (what is wrong with the file), E901 a library for its format is not installed.
 
-    >>> read_volumes("eye.vol")[0].laterality  # doctest: +SKIP
+    >>> read_volumes("eye.vol")[0].laterality
     Fact(value='R', source='ScanPosition')
     """
     place = Path(path)
@@ -171,7 +171,7 @@ def read_volume(
     Raises:
         OctcError: as `read_volumes`; E224 the file holds several volumes and none, or one that is not there, is named.
 
-    >>> read_volume("eye.vol").frame(0).dtype  # doctest: +SKIP
+    >>> read_volume("eye.vol").frame(0).dtype
     dtype('uint8')
     """
     found = read_volumes(path, key=key, shape=shape, allow_cut=allow_cut)

@@ -1,9 +1,10 @@
 """Heidelberg's `.e2e` and `.sdb`: undocumented; several eyes and exams in one file. Experimental.
 
-Source: the descriptions of uocte and LibE2E, and what OCT-Converter 0.7 reads. Directories are chained from the last one;
-an entry names a chunk by patient, study, series and slice. B-scans are 16-bit floats without sign: 6 bits of exponent
+Source: the descriptions of uocte and LibE2E, and what OCT-Converter 0.7 and eyepy 0.21 read. Directories are chained from the
+last one; an entry names a chunk by patient, study, series and slice. B-scans are 16-bit floats without sign: 6 bits of exponent
 (bias 63), 10 bits of mantissa in plain order (other readers take them reversed: docs/volumes.md); 0xFFFF lies outside.
-No pair of such a file and the maker's own export was at hand, so grey is not proved.
+No pair of such a file and the maker's own export was at hand, so grey is not proved. What other readers call a quality (a float
+behind the number of averages) is 0.84 for B-scans of 39 and 42 dB (OCT-Converter#138): it is none, and not read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from octc.core.errors import OctcError
-from octc.volumes.source import Source, corrupt, cut_short, filetime, stored_at, text_of
+from octc.volumes.source import Source, corrupt, cut_short, filetime, stored_at, text_of, unsupported
 from octc.volumes.volume import (
     HEYEX_PATTERNS,
     LEFT,
@@ -41,7 +42,10 @@ NAME = "heidelberg-e2e"
 DATA = b"MDbData"
 HEADER, DIRECTORY, ENTRY, CHUNK = 36, 52, 44, 60
 MAX_DIRECTORIES, MAX_ENTRIES = 100_000, 2_000_000
-PATIENT, EYE, SCAN, IMAGE = 9, 3, 10004, 0x40000000
+PATIENT, SCAN, IMAGE = 9, 10004, 0x40000000
+LETTER = {11: 14, 3: 4}  # type of a chunk that names the eye -> where its letter stands
+IMAGE_HEADER, FLOATS = 20, 0x20  # bytes before the pixels; the third byte of the kind of an image of 16-bit floats
+EXPORT = "export it as RAW (.vol), XML or DICOM from Heidelberg Eye Explorer"
 OUTSIDE = 0xFFFF
 EYES = {b"R": RIGHT, b"L": LEFT}
 
@@ -62,16 +66,19 @@ def grey(curve: Curve, raw: Raw, _index: int) -> UInt8:
 
 @dataclass
 class Series:
-    """What the chunks of one series say. images: slice -> (offset of the pixels, rows, columns)."""
+    """What the chunks of one series say. images: slice -> (offset of the pixels, rows, columns). others: images in the place of
+    B-scans that are none of 16-bit floats. slices: one more than the largest number of a slice. eyes: type of chunk -> letter.
+    """
 
     images: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    others: int = 0
+    slices: int = 0
     cut: int = 0
-    eye: bytes | None = None
+    eyes: dict[int, bytes] = field(default_factory=dict)
     declared: int | None = None
     pattern: int = 0
     ticks: int = 0
     depth: float = 0.0
-    quality: dict[int, float] = field(default_factory=dict)
 
 
 def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
@@ -89,19 +96,29 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         ended = error
         for start in _searched(source):  # the directories are gone: what is whole is found by its name
             _chunk(source, start, series, patients)
-    found = {place: one for place, one in sorted(series.items()) if one.images}
-    cut = ended is not None or any(one.cut for one in found.values())
-    whole = sum(len(one.images) for one in found.values())
+    found = [(place, one, slices) for place, one in sorted(series.items()) for slices in _by_size(one)]
+    cut = ended is not None or any(one.cut for one in series.values())
+    whole = sum(len(slices) for _, _, slices in found)
     if cut and not (allow_cut and whole):
         raise cut_short(path, "chunks that it names are missing", whole)
+    if not found and any(one.others for one in series.values()):
+        raise unsupported(path, "its B-scans are none of 16-bit floats", EXPORT)
     if not found:
         raise corrupt(path, "no B-scans in it")
     if len(found) > MAX_VOLUMES:
         raise corrupt(path, f"{len(found)} volumes")
     return [
-        _volume(source, number, len(found), one, patient_hash(key, patients.get(place[0], "")), cut)
-        for number, (place, one) in enumerate(found.items())
+        _volume(source, (number, len(found)), one, slices, patient_hash(key, patients.get(place[0], "")), cut)
+        for number, (place, one, slices) in enumerate(found)
     ]
+
+
+def _by_size(one: Series) -> list[list[int]]:
+    """The slices of a series, in their order; those of each size are a volume of their own."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for position in sorted(one.images):
+        found.setdefault(one.images[position][1:], []).append(position)
+    return list(found.values())
 
 
 def _chunks(source: Source) -> list[int]:
@@ -151,52 +168,74 @@ def _chunk(source: Source, start: int, series: dict[tuple[int, int, int], Series
         raw = source.take(data, 127)
         patients.setdefault(patient, text_of(raw[102:127]))
         return
-    if kind not in (EYE, SCAN, IMAGE):
+    if kind not in (*LETTER, SCAN, IMAGE):
         return
     one = series.setdefault((patient, study, number), Series())
-    if kind == EYE and size >= 5:
-        one.eye = one.eye or source.take(data + 4, 1)
+    if kind in LETTER and size > LETTER[kind]:
+        one.eyes.setdefault(kind, source.take(data + LETTER[kind], 1))
     elif kind == SCAN and size >= 104:
-        _scan(source, data, position // 2, one)
+        _scan(source, data, one)
     elif kind == IMAGE and index == 1:
-        _, _, _, rows, columns = source.numbers("<5I", data)
-        if rows * columns == 0 or rows * columns > MAX_FRAME_PIXELS or len(one.images) >= MAX_FRAMES:
-            raise corrupt(source.path, f"B-scan {position // 2} of {rows} x {columns}")
-        if data + 20 + 2 * rows * columns > source.size:
-            one.cut += 1
-            return
-        one.images[position // 2] = (data + 20, rows, columns)
+        _image(source, data, size, position // 2, one)
 
 
-def _scan(source: Source, data: int, position: int, one: Series) -> None:
+def _image(source: Source, data: int, size: int, position: int, one: Series) -> None:
+    """Where the pixels of a B-scan lie. One without pixels is not there; one of another kind is no reflectivity."""
+    if position < 0:
+        return  # of the whole series: a picture of the surface
+    _, kind, _, rows, columns = source.numbers("<5I", data)
+    one.slices = max(one.slices, position + 1)
+    if kind >> 16 & 0xFF != FLOATS:
+        one.others += 1
+        return
+    if rows * columns == 0:
+        return
+    pixels = 2 * rows * columns
+    if rows * columns > MAX_FRAME_PIXELS or len(one.images) >= MAX_FRAMES:
+        raise corrupt(source.path, f"B-scan {position} of {rows} x {columns}")
+    if size < IMAGE_HEADER + pixels:
+        raise corrupt(source.path, f"B-scan {position} of {rows} x {columns} in a chunk of {size} bytes")
+    if data + IMAGE_HEADER + pixels > source.size:
+        one.cut += 1
+        return
+    one.images[position] = (data + IMAGE_HEADER, rows, columns)
+
+
+def _scan(source: Source, data: int, one: Series) -> None:
     """What the maker notes of a B-scan (LibE2E's bscanmetadataelement)."""
     (depth,) = source.numbers("<f", data + 36)
     images, _, pattern = source.numbers("<3I", data + 64)
     (ticks,) = source.numbers("<Q", data + 88)
-    _, quality = source.numbers("<If", data + 96)
     one.declared = max(one.declared or 0, images) if 0 < images <= MAX_FRAMES else one.declared
     one.pattern, one.ticks = one.pattern or pattern, one.ticks or ticks
     one.depth = one.depth or (depth if 0 < depth < 1 else 0.0)
-    one.quality[position] = quality
 
 
-def _volume(source: Source, part: int, parts: int, one: Series, patient: str | None, cut: bool) -> Volume:
-    slices = sorted(one.images)
-    sizes = {one.images[place][1:] for place in slices}
-    if len(sizes) > 1:
-        raise corrupt(source.path, f"B-scans of one series have several sizes: {sorted(sizes)}")
-    rows, columns = next(iter(sizes))
-    places = [one.images[place][0] for place in slices]
-    eye = EYES.get(one.eye or b"")
+def _eye(one: Series) -> tuple[str | None, str]:
+    """The eye and the chunk that names it; None where none does, or two contradict each other."""
+    named = {kind: EYES[one.eyes[kind]] for kind in LETTER if one.eyes.get(kind) in EYES}
+    if len(set(named.values())) != 1:
+        return None, "named in contradicting ways" if named else "not named"
+    kind, eye = next(iter(named.items()))
+    return eye, f"chunk type {kind}"
+
+
+def _volume(source: Source, place: tuple[int, int], one: Series, slices: list[int], patient: str | None, cut: bool) -> Volume:
+    _, rows, columns = one.images[slices[0]]
+    places = [one.images[position][0] for position in slices]
+    eye, eye_source = _eye(one)
     moment = filetime(one.ticks)
-    expected = max(slices[-1] + 1, one.declared or 0)
-    complete = not cut and len(slices) == expected
+    expected = max(one.slices, one.declared or 0)
+    complete = not cut and len(one.images) == expected
     notes = ["experimental: grey of .e2e is not checked against an export of the maker"]
     if eye is None:
-        notes.append("the eye is not named in this series")
+        notes.append(f"the eye is {eye_source} in this series")
+    if len(slices) < len(one.images):
+        notes.append(f"the series has B-scans of several sizes: these are {len(slices)} of {len(one.images)}")
+    if one.others:
+        notes.append(f"{one.others} images of the series are none of 16-bit floats and are not read")
     if not complete:
-        notes.append(f"{len(slices)} of {expected} B-scans are there" + (", the file is cut short" if cut else ""))
-    quality = tuple(one.quality[place] for place in slices) if all(place in one.quality for place in slices) else ()
+        notes.append(f"{len(one.images)} of {expected} B-scans are there" + (", the file is cut short" if cut else ""))
     return Volume(
         path=source.path,
         format=NAME,
@@ -207,9 +246,9 @@ def _volume(source: Source, part: int, parts: int, one: Series, patient: str | N
         intensity=heyex_log(grey),
         remap=partial(heyex_log, grey),
         read=stored_at(source, "<u2", places, (rows, columns)),
-        part=part,
-        parts=parts,
-        laterality=Fact(eye, "chunk type 3") if eye else Fact(),
+        part=place[0],
+        parts=place[1],
+        laterality=Fact(eye, eye_source) if eye else Fact(),
         spacing=millimetres((None, one.depth, None), "chunk type 10004"),
         pattern=Fact(HEYEX_PATTERNS[one.pattern], "chunk type 10004") if one.pattern in HEYEX_PATTERNS else Fact(),
         device=Fact("Heidelberg Engineering", "file type"),
@@ -217,7 +256,6 @@ def _volume(source: Source, part: int, parts: int, one: Series, patient: str | N
         order=Fact("slice number", "directory of the file"),
         complete=Fact(complete, "slice numbers" if one.declared is None else "chunk type 10004"),
         patient=patient,
-        quality=quality,
         notes=tuple(notes),
         lossy=False,
         annotated=False,

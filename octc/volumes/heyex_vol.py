@@ -37,6 +37,7 @@ SCAN_HEADER, MAX_SCAN_HEADER = 256, 1 << 24  # bytes before the numbers of a B-s
 OUTSIDE = np.finfo(np.float32).max
 MOST = 1000.0  # reflectivity is 0 to 1: what is so far beyond is of another version, or in another order of bytes
 EYES = {"OD": RIGHT, "OS": LEFT}
+UNSAID = 0  # of the pattern, as other programs write it
 
 
 def grey(curve: Curve, raw: Raw, index: int) -> UInt8:
@@ -93,7 +94,8 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         )
     if eye not in EYES:
         notes.append(f"the eye is not named (ScanPosition {eye!r})")
-    between = distance if whole > 1 and HEYEX_PATTERNS.get(pattern) not in ("radial", "circle") else None
+    beside = pattern == UNSAID or HEYEX_PATTERNS.get(pattern) in ("volume", "line")
+    between = distance if whole > 1 and beside else None
     return [
         Volume(
             path=path,

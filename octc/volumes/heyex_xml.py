@@ -42,6 +42,8 @@ STARTS = (  # a mark, or `<` and `?` in two or four bytes each
 )  # fmt: skip
 DECLARED = re.compile(r"""<\?xml\s[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""", re.ASCII)
 ASCII = bytes(range(32, 127))
+UNEVEN = 0.04  # of the distance between two B-scans, by which places that are written with few digits may differ
+VOLUME = "volume"
 
 
 def is_xml(head: bytes) -> bool:
@@ -150,6 +152,7 @@ def _volume(
         spacing=millimetres(
             (_between(scans), _number(scans[0], f"{PLACE}/ScaleY"), _number(scans[0], f"{PLACE}/ScaleX")), PLACE
         ),
+        pattern=Fact(VOLUME, "Type") if _text(series, "Type").lower() == VOLUME else Fact(),
         device=Fact("Heidelberg Engineering", "file type"),
         acquired=Fact(moment, "AcquisitionTime" if moment else UNKNOWN),
         order=Fact("file order", "order in the XML"),
@@ -177,9 +180,11 @@ def _between(scans: list[ElementTree.Element]) -> float | None:
     ends = [[_number(scan, f"{PLACE}/{end}/Coord/{axis}") for end in ("Start", "End") for axis in ("X", "Y")] for scan in scans]
     if len(scans) < 2 or any(None in end for end in ends):
         return None
-    steps = np.linalg.norm(np.diff(np.asarray(ends, float).reshape(-1, 2, 2), axis=0), axis=2)
-    even = np.allclose(steps, steps.mean(), rtol=0.04)
-    return float(round(steps.mean(), 6)) if even and steps.mean() > 0 else None
+    steps = np.diff(np.asarray(ends, float).reshape(-1, 2, 2), axis=0)  # of the start and of the end of each line
+    mean = steps.mean(axis=(0, 1))
+    length = float(np.linalg.norm(mean))
+    even = bool((np.linalg.norm(steps - mean, axis=2) <= UNEVEN * length).all())  # a star turns: its ends go opposite ways
+    return round(length, 6) if even and length > 0 else None
 
 
 def _moment(scan: ElementTree.Element, study: ElementTree.Element) -> str | None:

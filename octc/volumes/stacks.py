@@ -16,6 +16,7 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
+from octc.imaging.cut_off import strips_cut
 from octc.imaging.decode import (
     NEW_SUBFILE,
     SUBFILE,
@@ -54,8 +55,8 @@ HASH = re.compile(r"[0-9a-f]{32}")  # of `patient_hash`
 
 @contextmanager
 def _opened(path: Path, page: int = 0) -> Iterator[Image.Image]:
-    """A page of a TIFF, not loaded."""
-    with muted(), Image.open(path, formats=("TIFF",)) as picture:
+    """A page of a TIFF, not loaded. Pillow gets no path: it would misread a page without compression that lies on its side."""
+    with muted(), path.open("rb") as file, Image.open(file, formats=("TIFF",)) as picture:
         picture.seek(page)
         yield without_xmp(picture)
 
@@ -170,7 +171,11 @@ def _page(path: Path, shape: tuple[int, int], kind: Grey | None, own: Sequence[i
         if (picture.height, picture.width) != shape or _kind(picture, path) != kind:
             what = f"page {index} is {picture.height} x {picture.width} in mode {picture.mode}"
             raise unsupported(path, f"{what}, the first one is {shape[0]} x {shape[1]} of another kind of grey")
-        return np.asarray(picture) if kind is None else kind.values(picture).astype(np.uint16)
+        found: Raw = np.asarray(picture) if kind is None else kind.values(picture).astype(np.uint16)
+        tags = picture.tag_v2  # type: ignore[attr-defined]
+        if (why := strips_cut(Source(path).take, tags, (shape[1], shape[0]))) is not None:
+            raise corrupt(path, f"page {index}: {why}")
+        return found
 
 
 def _kind(picture: Image.Image, path: Path) -> Grey | None:

@@ -1,7 +1,7 @@
 """Topcon's `.fda` and `.fds`: "FOCT", then chunks of a name, a length and data.
 
 Source: the description of uocte (Topcon File Format) and of OCT-Converter 0.7. B-scans are JPEG 2000 of 8 bits (@IMG_JPEG),
-motion-compensated uint16 (@IMG_MOT_COMP_03) or uint16 as scanned (@IMG_SCAN_03). All numbers are little-endian.
+motion-compensated uint16 (@IMG_MOT_COMP_03, _02) or uint16 as scanned (@IMG_SCAN_03). All numbers are little-endian.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from octc.core.errors import OctcError
+from octc.imaging.cut_off import jpeg_cut
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at, text_of, unsupported
 from octc.volumes.volume import (
     LEFT,
@@ -39,10 +40,14 @@ HEADER = 15
 MAX_CHUNKS = 10_000
 EXPORT = "export it as DICOM or as pictures from the device's own program"
 # how the B-scans can be stored, the first that is there is taken; the rest of the name -> what is said of it
-JPEG, COMPENSATED, SCANNED = b"@IMG_JPEG", b"@IMG_MOT_COMP_03", b"@IMG_SCAN_03"
-STORED = {b"FDA": (JPEG, COMPENSATED, SCANNED), b"FDS": (SCANNED, COMPENSATED, JPEG)}
+JPEG, COMPENSATED, SCANNED = b"@IMG_JPEG", (b"@IMG_MOT_COMP_03", b"@IMG_MOT_COMP_02"), b"@IMG_SCAN_03"
+STORED = {b"FDA": (JPEG, *COMPENSATED, SCANNED), b"FDS": (SCANNED, *COMPENSATED, JPEG)}
+# mode, width, height, bits, B-scans, format, size; a motion-compensated block has four positions before the size
+PLAIN = ("<B4IBI", "<B4IB5I")
 PHOTOGRAPHS = (b"@IMG_FUNDUS", b"@IMG_TRC", b"@IMG_TRC_02", b"@IMG_OBS")  # pictures of the eye's surface
-PATTERNS = {1: "line", 2: "volume", 3: "radial", 4: "cross"}
+PATTERNS = {0: "line", 1: "line", 2: "volume", 3: "radial", 4: "cross", 7: "line", 11: "cross"}  # 7 lines; a cross of 5
+NO_MODE = -1
+CAPTURE = b"@CAPTURE_INFO_02"  # eye, mode, ...
 EYES = {0: RIGHT, 1: LEFT}
 
 
@@ -82,13 +87,13 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
             text = f"{path.name} holds no B-scans (chunks: {_names(chunks)})"
             raise OctcError("OCT-E227", text, hint="give the file of the OCT scan of this visit", place=str(path))
         raise unsupported(path, f"no B-scans in a form that is known (chunks: {_names(chunks)})", EXPORT)
-    scans = _compressed(source, found) if found.name == JPEG else _plain(source, found)
+    scans = _compressed(source, found) if found.name == JPEG else _plain(source, found, chunks)
     if not (0 < scans.whole == scans.declared or (allow_cut and scans.whole)):
         raise cut_short(path, f"{scans.whole} of {scans.declared} B-scans are whole", scans.whole)
     notes = [] if scans.whole == scans.declared else [f"cut short: {scans.whole} of {scans.declared} B-scans"]
     if not whole_file and scans.whole == scans.declared:
         notes.append("the file is cut short behind its B-scans: what else it says may be missing")
-    if found.name == SCANNED and COMPENSATED in chunks:
+    if found.name == SCANNED and any(name in chunks for name in COMPENSATED):
         notes.append("B-scans as scanned; the motion-compensated ones of the file are not used")
     if found.name in repeated:
         notes.append(f"the file holds {repeated[found.name]} blocks {_word(found.name)}: the first one is read, the others not")
@@ -174,28 +179,45 @@ def _compressed(source: Source, chunk: Chunk) -> Scans:
 
 
 def _decoded(source: Source, places: Sequence[tuple[int, int]], shape: tuple[int, int], index: int) -> Raw:
-    with Image.open(io.BytesIO(source.take(*places[index])), formats=("JPEG2000", "JPEG")) as picture:
-        if (picture.height, picture.width) != shape or picture.mode != "L":
-            what = f"B-scan {index} is {picture.height} x {picture.width} ({picture.mode})"
-            raise corrupt(source.path, f"{what}, {shape[0]} x {shape[1]} of 8 bits is declared")
+    data = source.take(*places[index])
+    with Image.open(io.BytesIO(data), formats=("JPEG2000", "JPEG")) as picture:
+        if (picture.height, picture.width) != shape:
+            what = f"B-scan {index} is {picture.height} x {picture.width}"
+            raise corrupt(source.path, f"{what}, {shape[0]} x {shape[1]} is declared")
+        if picture.mode != "L":
+            raise unsupported(source.path, f"B-scan {index} is no grey of 8 bits ({picture.mode})", EXPORT)
+        picture.load()
+        if picture.format == "JPEG" and (cut := jpeg_cut(data, picture)) is not None:
+            raise corrupt(source.path, f"B-scan {index} is damaged or cut off: {cut}")
         return np.asarray(picture)
 
 
-def _plain(source: Source, chunk: Chunk) -> Scans:
-    """Mode, width, height, bits, B-scans, format, size; then uint16 of each B-scan, a row of depth after the other."""
-    mode, columns, rows, bits, frames, _, size = source.numbers("<B4IBI", chunk.offset)
+def _plain(source: Source, chunk: Chunk, chunks: dict[bytes, Chunk]) -> Scans:
+    """uint16, or uint8, of each B-scan, a row of depth after the other, behind one of the headers of PLAIN: that whose size is
+    the one of its numbers. The mode of a motion-compensated block is 0 whatever was scanned: that of the capture counts."""
+    mode, columns, rows, bits, frames = source.numbers("<B4I", chunk.offset)
     _checked(source, rows, columns, frames)
     if bits not in (8, 16):
         if bits in (12, 32, 64):
             raise unsupported(source.path, f"{bits} bits a pixel", EXPORT)
         raise corrupt(source.path, f"{bits} bits a pixel")
+    if chunk.name in COMPENSATED:
+        captured = _part(source, chunks, CAPTURE, "<2B")
+        mode = captured[1] if captured is not None else NO_MODE
     kind = "<u2" if bits == 16 else "u1"
-    step, start = rows * columns * (bits // 8), chunk.offset + 22
-    if start + frames * step > chunk.offset + chunk.size or size < frames * step:
+    step = rows * columns * (bits // 8)
+    header = next((n for n in map(struct.calcsize, PLAIN) if _fits(source, chunk, n, frames * step)), None)
+    if header is None:
         raise corrupt(source.path, f"{frames} B-scans of {rows} x {columns} do not fit into their chunk")
+    start = chunk.offset + header
     whole = max(0, min(frames, (source.size - start) // step))
     read_one = stored_at(source, kind, range(start, start + whole * step, step), (rows, columns))
     return Scans(mode, rows, columns, frames, whole, "uint16" if bits == 16 else "uint8", (1 << bits) - 1, read_one)
+
+
+def _fits(source: Source, chunk: Chunk, header: int, size: int) -> bool:
+    """Whether a header of so many bytes ends in the size of the numbers, and these lie in the chunk."""
+    return header + size <= chunk.size and source.numbers("<I", chunk.offset + header - 4)[0] >= size
 
 
 def _part(source: Source, chunks: dict[bytes, Chunk], name: bytes, layout: str) -> tuple[int, ...] | None:
@@ -208,7 +230,7 @@ def _part(source: Source, chunks: dict[bytes, Chunk], name: bytes, layout: str) 
 
 def _capture(source: Source, chunks: dict[bytes, Chunk]) -> tuple[Fact[str], Fact[str]]:
     """Eye and moment: @CAPTURE_INFO_02 (eye, mode, session, label of 100 bytes, six numbers), or the older @CAPTURE_INFO."""
-    for name, layout in ((b"@CAPTURE_INFO_02", "<BBI100x6H"), (b"@CAPTURE_INFO", "<B6H")):
+    for name, layout in ((CAPTURE, "<BBI100x6H"), (b"@CAPTURE_INFO", "<B6H")):
         numbers = _part(source, chunks, name, layout)
         if numbers is not None and any(numbers):  # zeros alone, as anonymisers leave them, name no right eye
             eye, moment = EYES.get(numbers[0]), moment_of(tuple(numbers[-6:]))

@@ -25,7 +25,14 @@ SIDES = {"R": RIGHT, "L": LEFT}  # as DICOM and Heidelberg's XML write an eye: a
 
 Curve = tuple[float, float, float]  # offset, shift, scale of (ln(x + offset) + shift) / scale
 HEYEX: Curve = (2.44e-4, 8.3, 8.285)
-HEYEX_PATTERNS = {1: "line", 2: "circle", 3: "volume", 4: "volume", 5: "radial"}  # how it numbers kinds of scans
+HEYEX_PATTERNS = {
+    1: "line",
+    2: "circle",
+    3: "volume",
+    4: "volume",
+    5: "radial",
+    6: "radial",
+}  # its kinds of scans; 6 has circles too
 HEYEX_LOG, HEYEX_EXPORT = "heyex-log", "heyex-export"  # by octc from reflectivity, by the maker before it was written
 
 NOBODY = ("", "unknown", "anonymous", "anonymized", "anonymised", "none", "0")

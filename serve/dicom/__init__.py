@@ -1,1 +1,1 @@
-"""An artifact behind a PACS: volumes in by C-STORE or from a folder, structured reports out."""
+"""DICOM gateway: receives volumes by C-STORE or from a folder, and sends structured reports."""

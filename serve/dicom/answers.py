@@ -1,4 +1,4 @@
-"""Records of B-scans and eyes, gathered by the file that they are of: what a report is made from."""
+"""Groups prediction records of B-scans and eyes by file, as the input of a report."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from octc.volumes.volume import Volume
 
 @dataclass(frozen=True)
 class Answering:
-    """The artifact that answers.
+    """The artifact that made the predictions.
 
     Attributes:
-        digest: SHA-256 of its manifest, which lists the checksums of all its files. engine: that ran it, with its version.
-        views: that are averaged, a key of `octc.imaging.preprocess.VIEWS`.
+        digest: SHA-256 of its manifest, which lists the checksums of all its files. engine: engine and version.
+        views: test-time augmentation, a key of `octc.imaging.preprocess.VIEWS`.
     """
 
     artifact: Artifact
@@ -32,7 +32,7 @@ class Answering:
 
 @dataclass(frozen=True)
 class EyeAnswer:
-    """An eye: its volume, the records of its B-scans, and the record of its answer."""
+    """The prediction for an eye: its volume, the records of its B-scans, and its own record."""
 
     volume: Volume
     scans: tuple[Record, ...]
@@ -40,15 +40,15 @@ class EyeAnswer:
 
     @property
     def used(self) -> tuple[int, ...]:
-        """The B-scans that the answer rests on."""
+        """Indices of the B-scans used for the prediction."""
         return tuple(one.scan.index for one in self.scans if one.scan and one.probabilities is not None and not one.unlike)
 
 
 def gathered(records: Iterable[Record]) -> Iterator[tuple[Record, tuple[EyeAnswer, ...]]]:
-    """The same records; with the last one of a file the answers for all its eyes, else ().
+    """The same records, each with (); the last record of a file comes with the predictions for all its eyes.
 
     Args:
-        records: of `octc.runtimes.scans.with_eyes`.
+        records: from `octc.runtimes.scans.with_eyes`.
     """
     scans: list[Record] = []
     eyes: list[EyeAnswer] = []

@@ -1,4 +1,4 @@
-"""Storage commitment (PS3.4 annex J): only what is kept for good is committed, and nothing is by default."""
+"""Storage commitment (PS3.4 annex J): only permanently kept objects are committed, none by default."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PUSH_MODEL, WELL_KNOWN = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 ALL_HELD, SOME_FAILED = 1, 2  # event types (PS3.4 J.3.3.1)
 NO_SUCH_OBJECT, CLASS_CONFLICT = 0x0112, 0x0119  # failure reasons (PS3.3 C.14.1.1)
 INVALID, NO_SUCH_ACTION = 0x0115, 0x0123
-WAIT = 1.0  # seconds before the report, so that the answer to the request comes first
+WAIT = 1.0  # seconds before the report, so that the response to the request arrives first
 SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Reply:
-    """Where a report goes: the association of the request, or a new one to (address, port) where that is known."""
+    """Destination of a commitment report: a new association to (address, port) if known, else that of the request."""
 
     association: Any
     title: str
@@ -28,14 +28,14 @@ class Reply:
 
 
 def answer_request(event: Any, spool: Spool, kind: str, reply: Reply) -> tuple[int, None]:
-    """Take an N-ACTION request; its report follows in a thread. kind: SOP class of all objects that are taken."""
+    """Accept an N-ACTION request; a thread sends the report later. kind: SOP class of all accepted objects."""
     if event.action_type != 1:
         return NO_SUCH_ACTION, None
     try:
         asked = event.action_information
         transaction = str(asked.TransactionUID)
         wanted = [(str(one.ReferencedSOPClassUID), str(one.ReferencedSOPInstanceUID)) for one in asked.ReferencedSOPSequence]
-    except Exception:  # what a peer sends may be anything
+    except Exception:  # invalid data from a peer may raise anything
         return INVALID, None
     report, failed = _report(transaction, wanted, spool, kind)
     spool.audit("commitment", peer=reply.title, held=len(wanted) - failed, failed=failed)
@@ -46,7 +46,7 @@ def answer_request(event: Any, spool: Spool, kind: str, reply: Reply) -> tuple[i
 
 
 def _report(transaction: str, wanted: list[tuple[str, str]], spool: Spool, kind: str) -> tuple[Any, int]:
-    """What is held and what is not, and how many of the latter."""
+    """The report on stored and missing objects, and the number of missing ones."""
     from pydicom.dataset import Dataset
 
     held: list[Any] = []
@@ -69,7 +69,7 @@ def _report(transaction: str, wanted: list[tuple[str, str]], spool: Spool, kind:
 
 
 def _delivered(report: Any, kind: int, reply: Reply, audit: Callable[..., None]) -> None:
-    """Send a report. Where it does not arrive a peer knows nothing, and asks again."""
+    """Send a report. If it does not arrive, the peer will repeat its request."""
     from pynetdicom import AE, build_role
 
     association, own = reply.association, False

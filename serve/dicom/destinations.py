@@ -1,4 +1,4 @@
-"""Where reports go: a PACS by C-STORE or STOW-RS, or a folder. What fails for now is told from what fails for ever."""
+"""Destinations of reports: a PACS by C-STORE or STOW-RS, or a folder. Distinguishes temporary from permanent failures."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from octc.serve.dicom.provider import checked_title
 
 TOKEN = "OCTC_STOW_TOKEN"
 SECONDS = 60
-DUPLICATE = 0x0111  # PS3.7 C.5.1: the peer has an object of this UID, and it is the same one
-# PS3.4 B.2.3 and PS3.7: what a repetition will not change
+DUPLICATE = 0x0111  # PS3.7 C.5.1: the peer already has this object
+# PS3.4 B.2.3 and PS3.7: permanent failures
 FOR_EVER = (
     0x0105,
     0x0106,
@@ -37,23 +37,23 @@ DEFINITE_HTTP = (400, 401, 403, 404, 405, 406, 413, 415)
 
 
 class NotSent(Exception):
-    """Why an object did not arrive. final: another attempt will not change it."""
+    """Raised if an object could not be sent. final: the failure is permanent."""
 
     def __init__(self, reason: str, final: bool = False) -> None:
         super().__init__(reason)
         self.reason, self.final = reason, final
 
 
-Send = Callable[[Sequence[Path]], None]  # raises NotSent unless all have arrived
+Send = Callable[[Sequence[Path]], None]  # raises NotSent unless all were accepted
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """How this side shows who it is.
+    """Credentials for sending.
 
     Attributes:
-        title: its AE title. tls: for `tls:` destinations. ca: PEM file for https; None: the system's.
-        token: a bearer's word, or "user:password".
+        title: own AE title. tls: TLS context for `tls:` destinations. ca: PEM file for https; None: the system's CAs.
+        token: a bearer token, or "user:password".
     """
 
     title: str = "OCTC"
@@ -63,15 +63,15 @@ class Credentials:
 
 
 def folder_of(words: str) -> Path | None:
-    """The folder that --report-to names; None where it is no folder."""
+    """The folder in --report-to; None for other destinations."""
     return None if "@" in words or not words or re.match(r"https?://", words) else Path(words)
 
 
 def destination(words: str, own: Credentials) -> Send:
-    """The sender for AET@HOST:PORT, tls:AET@HOST:PORT, http(s)://.../studies, or a folder.
+    """The send function for AET@HOST:PORT, tls:AET@HOST:PORT, http(s)://.../studies, or a folder.
 
     Raises:
-        OctcError: E104 it is none of these, or a library for it is not installed (E901).
+        OctcError: E104 an invalid destination; E901 a library for it is not installed.
     """
     if re.match(r"https?://", words):
         need("requests")
@@ -84,7 +84,7 @@ def destination(words: str, own: Credentials) -> Send:
     found = re.fullmatch(r"(tls:)?([^@/]+)@(.+):(\d+)", words)
     if found is None:
         hint = "AET@HOST:PORT, tls:AET@HOST:PORT, https://HOST/dicom-web/studies, or a folder"
-        raise OctcError("OCT-E104", f"{words!r} is no destination", hint=hint, place="--report-to")
+        raise OctcError("OCT-E104", f"{words!r} is not a destination", hint=hint, place="--report-to")
     need("pynetdicom")
     secure, title, host, port = found.groups()
     if secure and own.tls is None:
@@ -101,7 +101,7 @@ def token_of(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def _file(folder: Path, objects: Sequence[Path]) -> None:
-    """Copies, each in one step, under the UID of the object."""
+    """Copy objects atomically into the folder, named by their UID."""
     try:
         for path in objects:
             write_bytes(folder / f"{_uid(path)[0]}.dcm", path.read_bytes())
@@ -120,7 +120,7 @@ def _uid(path: Path) -> tuple[str, str]:
 
 
 def _store(title: str, address: tuple[str, int], objects: Sequence[Path], own: str, tls: ssl.SSLContext | None) -> None:
-    """C-STORE of all objects in one association."""
+    """Send all objects by C-STORE in one association."""
     from pynetdicom import AE
     from pynetdicom.presentation import build_context
 
@@ -134,7 +134,7 @@ def _store(title: str, address: tuple[str, int], objects: Sequence[Path], own: s
     try:
         accepted = {str(one.abstract_syntax) for one in association.accepted_contexts}
         if missing := [kind for kind in kinds if kind not in accepted]:
-            raise NotSent(f"the peer does not take {', '.join(missing)}", final=True)
+            raise NotSent(f"the peer does not accept {', '.join(missing)}", final=True)
         for path in objects:
             status = association.send_c_store(path).get("Status")
             _judge(None if status is None else int(status))
@@ -144,7 +144,7 @@ def _store(title: str, address: tuple[str, int], objects: Sequence[Path], own: s
 
 
 def _judge(status: int | None) -> None:
-    """Raises NotSent for a status of C-STORE that is neither success nor a warning (PS3.4 B.2.3)."""
+    """Raise NotSent for a C-STORE status other than success and warnings (PS3.4 B.2.3)."""
     if status is None:
         raise NotSent("the connection broke")
     if status in (0x0000, DUPLICATE, 0xB000, 0xB006, 0xB007):
@@ -153,7 +153,7 @@ def _judge(status: int | None) -> None:
 
 
 def _stow(url: str, objects: Sequence[Path], own: Credentials) -> None:
-    """One STOW-RS request with all objects (PS3.18 10.5)."""
+    """Send all objects in one STOW-RS request (PS3.18 10.5)."""
     import requests
 
     mark = os.urandom(16).hex()
@@ -177,7 +177,7 @@ def _stow(url: str, objects: Sequence[Path], own: Credentials) -> None:
 
 
 def _judge_stow(code: int, content: bytes, sent: set[str]) -> None:
-    """Raises NotSent unless the answer of STOW-RS names every object as stored, or as stored before."""
+    """Raise NotSent unless the STOW-RS response lists every object as stored, now or before."""
     stored, failed = _named(content)
     left = sent - stored - {uid for uid, reason in failed.items() if reason == DUPLICATE}
     if code in (200, 202, 409) and not left:
@@ -189,7 +189,7 @@ def _judge_stow(code: int, content: bytes, sent: set[str]) -> None:
 
 
 def _named(content: bytes) -> tuple[set[str], dict[str, int]]:
-    """UIDs that an answer names as stored, and those that failed with the reason (PS3.18 annex I, JSON)."""
+    """UIDs that a response lists as stored, and those that failed with the reason (PS3.18 annex I, JSON)."""
     from octc.core.files import parse_json
 
     try:

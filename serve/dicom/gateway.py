@@ -1,4 +1,4 @@
-"""From volumes to reports: what comes in is queued, answered by one thread, and sent by another; each survives a kill."""
+"""From volumes to reports: incoming volumes are queued, classified by one thread, and reported by another; crash-safe."""
 
 from __future__ import annotations
 
@@ -36,32 +36,31 @@ from octc.volumes.formats import read_volumes
 from octc.volumes.source import reading
 from octc.volumes.writing import save
 
-PAUSE = 30.0  # seconds after the machine failed (a full disk, no memory)
-LOOK = 0.5  # seconds between two looks into a watched folder
+PAUSE = 30.0  # seconds to pause after a failure of the machine (full disk, no memory)
+LOOK = 0.5  # polling interval of a watched folder, seconds
 
 
 def ignore_records(_records: Sequence[Record]) -> None:
-    """No monitor."""
+    """Used without a monitor store."""
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """What answers. engine: of the artifact; may be called from another thread than the one that opened it. watch: is shown
-    the records of an object."""
+    """The artifact for classification. engine: callable from any thread. watch: callback with the records of each object."""
 
     answering: Answering
     engine: Engine
     watch: Callable[[Sequence[Record]], None] = ignore_records
 
 
-Current = Callable[[], AbstractContextManager[Answerer]]  # what answers now; it stays open until the context ends
+Current = Callable[[], AbstractContextManager[Answerer]]  # the current artifact; it stays open during the context
 
 
 def answers_for(path: Path, answerer: Answerer) -> tuple[EyeAnswer, ...]:
-    """The answers for all eyes of a DICOM object.
+    """The predictions for all eyes of a DICOM object.
 
     Raises:
-        OctcError: what is wrong with the object, or with the machine.
+        OctcError: errors of the object or of the machine.
     """
     artifact = answerer.answering.artifact
     inputs = opened([path], Reading())
@@ -76,7 +75,7 @@ def answers_for(path: Path, answerer: Answerer) -> tuple[EyeAnswer, ...]:
 
 
 def _of_this_machine(error: Exception) -> OctcError | None:
-    """What is no fault of a volume: a full disk, no memory, a folder or the monitor's store that cannot be written."""
+    """The error, if the machine and not the volume caused it: full disk, no memory, an unwritable folder or monitor store."""
     if (fault := fault_of(error)) is not None:
         return fault
     if isinstance(error, PermissionError):
@@ -86,10 +85,10 @@ def _of_this_machine(error: Exception) -> OctcError | None:
 
 
 class Gateway:
-    """Threads that take, answer and send; a context manager. Whatever ends the process, a volume is answered once.
+    """Threads that receive, classify and send; a context manager. Each volume is reported once, even after a crash.
 
     Attributes:
-        port: of the provider, None without one.
+        port: port of the C-STORE provider, None without one.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class Gateway:
         self.close()
 
     def close(self) -> None:
-        """Take nothing more, finish the volume and the answer that are under way; what waits stays in the queue."""
+        """Stop receiving, finish the current volume and report; waiting ones stay in the queue."""
         if self._provider is not None:
             self._provider.close()
         self._stop.set()
@@ -125,13 +124,13 @@ class Gateway:
             thread.join()
 
     def _loop(self, work: Callable[[], float]) -> None:
-        """Repeat work, which returns how long to wait at most; a fault of this program does not end the service."""
+        """Repeat `work`, which returns the maximum time to wait, seconds; an unexpected exception does not end the service."""
         while not self._stop.is_set():
             try:
                 pause = work()
             except Exception as error:
                 LOG.error("gateway: %s in %s", type(error).__name__, work.__name__)
-                with contextlib.suppress(OSError):  # of a full disk the log may hold nothing more
+                with contextlib.suppress(OSError):  # on a full disk the log cannot be written either
                     self._spool.audit("fault", where=work.__name__, what=type(error).__name__)
                 pause = PAUSE
             self._stop.wait(pause)
@@ -148,7 +147,7 @@ class Gateway:
         return 0
 
     def _answered(self, key: str) -> bool:
-        """Answer one source; False where the machine failed and it has to wait."""
+        """Classify one source; False if the machine failed and the source must wait."""
         if self._spool.settle(key):
             return True
         if self._spool.begin(key) > MOST_TRIES:
@@ -156,9 +155,9 @@ class Gateway:
             return True
         try:
             self._write_answer(key)
-        except Exception as error:  # a library's exceptions may quote values of the object, and those identify people
+        except Exception as error:  # exceptions of libraries may quote values of the object that identify patients
             if (fault := _of_this_machine(error)) is not None:
-                if fault.message != NO_MEMORY:  # which a volume may be to blame for: it must not be tried for ever
+                if fault.message != NO_MEMORY:  # lack of memory may be due to the volume: limit the number of attempts
                     self._spool.put_off(key)
                 self._spool.audit("waits", key, code=fault.code)
                 return False
@@ -201,7 +200,7 @@ class Gateway:
         return 0
 
     def _attempt(self, one: Waiting) -> float:
-        """Send an answer; the seconds until it may be tried again."""
+        """Try to send a report; returns the seconds until the next attempt."""
         try:
             self._deliver(one)
         except NotSent as error:
@@ -219,7 +218,7 @@ class Gateway:
             self._send(one.objects)
         except NotSent:
             raise
-        except Exception as error:  # a library's own, or the network switched off: the report stays, and is tried again
+        except Exception as error:  # exceptions of libraries, or no network: the report stays and is retried
             raise NotSent(type(error).__name__) from error
 
     def _look(self) -> float:
@@ -228,9 +227,9 @@ class Gateway:
         return LOOK
 
     def _take(self, path: Path) -> None:
-        """A file of the watched folder, copied into the queue: one that is written to meanwhile is left for the next look."""
+        """Copy a file of the watched folder into the queue; one that is written to meanwhile is left for the next look."""
         before = facts_of(path)
-        read_volumes(path)  # refused here, where whoever dropped it sees why
+        read_volumes(path)  # refuse it now, so that the reason appears in the watched folder
         require_dicom([path])
         with reading(path):
             source = source_of(path)
@@ -246,11 +245,11 @@ class Gateway:
 def open_gateway(
     current: Current, options: GatewayOptions, reporter: Reporter, environ: Mapping[str, str] = os.environ
 ) -> Iterator[Gateway]:
-    """Check the options, open the queue and the doors; at the end of the context both are closed.
+    """Check the options, then open the queue and the provider for the duration of the context.
 
     Raises:
-        OctcError: E104 options that do not fit each other, E109 a watched folder that may not be written, E906 an
-            address or port that is taken, E108 another process has the queue, E901 the extra is not installed.
+        OctcError: E104 inconsistent options; E109 the watched folder is not writable; E906 the address or port is not
+            available; E108 another process uses the queue; E901 the extra is not installed.
     """
     need("highdicom")
     if options.spool is None or options.report_to is None:
@@ -267,9 +266,9 @@ def open_gateway(
     if options.watch is not None:
         watch = Path(options.watch)
         if not watch.is_dir():
-            raise OctcError("OCT-E104", f"{watch} is no folder", hint=f"mkdir {watch}", place="--watch")
+            raise OctcError("OCT-E104", f"{watch} is not a folder", hint=f"mkdir {watch}", place="--watch")
         if not os.access(watch, os.R_OK | os.W_OK | os.X_OK):
-            text = f"{watch} cannot be written, and what is taken out of it goes"
+            text = f"{watch} is not writable, but received files must be removed from it"
             raise OctcError("OCT-E109", text, hint=f"chmod u+rwx {watch}   (or have its owner do it)", place="--watch")
         _apart(watch, options.spool, options.report_to)
     with (
@@ -287,8 +286,8 @@ def open_gateway(
 
 
 def _apart(watch: Path, spool: str, report_to: str) -> None:
-    """Refuse a queue, or a folder for reports, that the watched folder would take files from, and a watched folder in the
-    queue (E104): what lies in one is moved or removed by the other."""
+    """Refuse a queue or report folder inside the watched folder, and a watched folder inside the queue (OctcError E104): one
+    would move or remove the files of the other."""
     watched = watch.resolve()
     for name, place in (("--spool", Path(spool)), ("--report-to", folder_of(report_to))):
         if place is None:
@@ -296,8 +295,8 @@ def _apart(watch: Path, spool: str, report_to: str) -> None:
         own = place.resolve()
         seen = own.is_relative_to(watched) and not any(part.startswith(HIDDEN) for part in own.relative_to(watched).parts)
         if seen or (name == "--spool" and watched.is_relative_to(own)):
-            text = f"{place} and the watched folder {watch} lie in one another"
-            raise OctcError("OCT-E104", text, hint=f"a folder of its own: {name} DIR", place=name)
+            text = f"one of {place} and the watched folder {watch} contains the other"
+            raise OctcError("OCT-E104", text, hint=f"give a separate folder: {name} DIR", place=name)
 
 
 def _door(options: GatewayOptions, reporter: Reporter) -> Door:
@@ -305,16 +304,16 @@ def _door(options: GatewayOptions, reporter: Reporter) -> Door:
     host, _, port = place.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     if (number := digits_of(port)) is None or number > 65535:
-        raise OctcError("OCT-E104", f"{options.dicom!r} names no port", hint="--dicom OCTC@11112", place="--dicom")
+        raise OctcError("OCT-E104", f"{options.dicom!r} has no port", hint="--dicom OCTC@11112", place="--dicom")
     peers = tuple(Peer.of(word.strip()) for word in (options.peers or "").split(",") if word.strip())
     local = host == "localhost" or _is_loopback(host)
     if not local and not peers:
-        text = f"{host} can be reached from other machines, and no peer is named"
+        text = f"{host} can be reached from other machines, and no peer is given"
         raise OctcError("OCT-E104", text, hint="--peers AET@ADDRESS,...", place="--peers")
     tls = _server_tls(options)
     if not local and (tls is None or options.dicom_ca is None):
         reporter.say(
-            "  ! an AE title is no password: whoever reaches this port can use one that is named, and without TLS read along: "
+            "  ! an AE title is not a password: anyone who reaches this port can use a listed one, and read along without TLS: "
             "--dicom-cert FILE --dicom-key FILE --dicom-ca FILE"
         )
     return Door(
@@ -331,7 +330,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _server_tls(options: GatewayOptions) -> ssl.SSLContext | None:
-    """TLS of the provider; with a CA file peers have to show a certificate of it. E104 for files that do not fit."""
+    """TLS context of the provider; with a CA file peers need a certificate issued by it (OctcError E104: unusable files)."""
     if options.dicom_cert is None and options.dicom_key is None:
         return None
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -342,7 +341,7 @@ def _server_tls(options: GatewayOptions) -> ssl.SSLContext | None:
 
 
 def _client_tls(options: GatewayOptions) -> ssl.SSLContext | None:
-    """TLS towards a peer of C-STORE, whose certificate is checked against the CA file."""
+    """TLS context for sending by C-STORE; the peer's certificate is verified with the CA file."""
     if options.dicom_ca is None:
         return None
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,4 +1,4 @@
-"""The C-STORE provider: takes OPT objects of known peers into the queue. It says success when a volume is on the disk."""
+"""The C-STORE provider: receives OPT objects from known peers into the queue; it reports success once a volume is on disk."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from octc.serve.dicom.spool import Spool, key_of
 from octc.volumes.dicom import OPT
 
 VERIFICATION = "1.2.840.10008.1.1"
-SYNTAXES = (  # of those, a peer may send what this machine has a decoder for: others would be taken and never answered
+SYNTAXES = (  # those without a decoder on this machine are not offered, since their objects could not be classified
     "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90",
     "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.50",
     "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70",
 )  # fmt: skip
 # PS3.4 B.2.3
 SUCCESS, PROCESSING_FAILURE, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0x0110, 0xA700, 0xA900, 0xC000
-TRANSIENT = 0x02  # a rejection that may be tried again: too many associations (PS3.8 9.3.4)
-MAX_PDU = 1 << 20  # bytes: larger ones than were offered are an attack or a fault, and would be read into memory whole
-FREE = 1 << 30  # bytes: with less free space on the disk nothing is taken
-SECONDS = 60  # that a peer may be silent
+TRANSIENT = 0x02  # transient rejection: too many associations (PS3.8 9.3.4)
+MAX_PDU = 1 << 20  # bytes; larger PDUs than offered are an attack or error, and would be read into memory
+FREE = 1 << 30  # minimum free disk space to accept objects, bytes
+SECONDS = 60  # timeout of a silent peer
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Who may send: an AE title, the address it comes from where one is named, the port where it takes associations itself."""
+    """A permitted sender: AE title, optionally its address, and the port on which it accepts associations."""
 
     title: str
     address: str | None = None
@@ -43,12 +43,12 @@ class Peer:
 
     @staticmethod
     def of(text: str) -> Peer:
-        """AET, AET@ADDRESS or AET@ADDRESS:PORT (E104 otherwise)."""
+        """Parse AET, AET@ADDRESS or AET@ADDRESS:PORT (OctcError E104: invalid)."""
         title, _, place = text.partition("@")
         found = re.fullmatch(r"(\[[^\]]+\]|[^:]*)(?::(\d{1,5}))?", place) or re.fullmatch(r"([0-9A-Fa-f:]+)()", place)
         if found is None:
             raise OctcError(
-                "OCT-E104", f"{text[:60]!r} is no peer", hint="AET, AET@ADDRESS or AET@ADDRESS:PORT", place="--peers"
+                "OCT-E104", f"{text[:60]!r} is not a peer", hint="AET, AET@ADDRESS or AET@ADDRESS:PORT", place="--peers"
             )
         port = int(found[2]) if found[2] else None
         return Peer(checked_title(title, "--peers"), found[1].strip("[]") or None, port)
@@ -56,12 +56,13 @@ class Peer:
 
 @dataclass(frozen=True)
 class Door:
-    """Where volumes come in, and within which limits.
+    """Settings and limits of the provider.
 
     Attributes:
-        title: of this AE. host, port: to listen at. peers: who may send; empty: anybody who reaches the address.
-        associations: at once. most: bytes of one object. most_queued: bytes of all that wait. tls: None without it.
-        commit: whether storage commitment is offered (for a queue that keeps).
+        title: own AE title. host, port: address to listen on. peers: permitted senders; empty: any.
+        associations: maximum number at the same time. most: maximum bytes of an object. most_queued: maximum bytes of all
+            waiting objects. tls: TLS context or None.
+        commit: whether to offer storage commitment (for a queue that keeps objects).
     """
 
     title: str
@@ -76,30 +77,30 @@ class Door:
 
 
 def checked_title(title: str, place: str) -> str:
-    """An AE title: 1 to 16 printable characters of ASCII without a backslash (PS3.5 6.2); E104 otherwise."""
+    """Check an AE title: 1 to 16 printable ASCII characters without backslash (PS3.5 6.2; OctcError E104: invalid)."""
     if not (0 < len(title.strip()) == len(title) <= 16 and title.isascii() and title.isprintable() and "\\" not in title):
-        raise OctcError("OCT-E104", f"{title[:40]!r} is no AE title", hint="1 to 16 letters and digits", place=place)
+        raise OctcError("OCT-E104", f"{title[:40]!r} is not an AE title", hint="1 to 16 letters and digits", place=place)
     return title
 
 
 class Provider:
-    """A running provider; `close` ends it when the objects that are being received are in the queue."""
+    """A running provider; `close` first finishes the objects that are being received."""
 
     def __init__(self, door: Door, spool: Spool) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            OctcError: E901 pynetdicom is not installed, E906 the address or port cannot be had.
+            OctcError: E901 pynetdicom is not installed; E906 the address or port is not available.
         """
         need("pynetdicom")
         from pynetdicom import AE, _config, evt
 
         from octc.volumes.dicom import decodable
 
-        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # it writes addresses and titles; the audit log has ours
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # it would log addresses and titles; octc has its audit log
         self._door, self._spool = door, spool
         self._before = tempfile.tempdir, _config.STORE_RECV_CHUNKED_DATASET
-        # objects go to the disk as they come, and to the queue's: what a killed process leaves is emptied with it
+        # objects are written to the queue's folder as they arrive, so leftovers of a killed process are removed with it
         tempfile.tempdir, _config.STORE_RECV_CHUNKED_DATASET = str(spool.incoming), True
         entity = AE(ae_title=door.title)
         entity.maximum_associations = door.associations
@@ -139,16 +140,16 @@ class Provider:
         self._restore()
 
     def _connected(self, event: Any) -> None:
-        """A peer connects: bound what may be read of it at once, and of one object."""
+        """On a new connection: limit the size of messages and objects."""
         socket = event.assoc.dul.socket
         event.assoc.octc_taken = 0
         if socket.socket is not None:
-            socket.socket.settimeout(SECONDS)  # a peer that stops in the middle of a message
+            socket.socket.settimeout(SECONDS)  # for a peer that stops in the middle of a message
         socket.recv = _bounded(socket.recv, event.assoc, self._door.most)
 
     def _requested(self, event: Any) -> None:
-        """A peer asks for an association: by its title it is known, by its address it has to be where one is named."""
-        title = str(event.assoc.requestor.primitive.calling_ae_title or "").strip()  # its ae_title is not set before the answer
+        """On an association request: check the peer's title and, if configured, its address."""
+        title = str(event.assoc.requestor.primitive.calling_ae_title or "").strip()  # ae_title is not set before the response
         address = str(event.assoc.requestor.address)
         named = [peer.address for peer in self._door.peers if peer.title == title]
         if named and None not in named and address not in named:
@@ -156,7 +157,7 @@ class Provider:
             event.assoc.acse.send_reject(0x01, 0x01, 0x03)  # calling AE title not recognised (PS3.8 9.3.4)
 
     def _commit(self, event: Any) -> tuple[int, None]:
-        """A peer asks whether it may rely on us for what it sent."""
+        """On a storage commitment request."""
         title = str(event.assoc.requestor.ae_title or "").strip()
         known = [peer for peer in self._door.peers if peer.title == title and peer.address and peer.port]
         place = (known[0].address or "", known[0].port or 0) if known else None
@@ -168,13 +169,13 @@ class Provider:
         self._spool.audit("refused", peer=_plain(str(event.assoc.requestor.ae_title or "")), why=why)
 
     def _store(self, event: Any) -> int:
-        """A whole object lies in `incoming`; the status that its sender is told."""
+        """A complete object is in `incoming`; returns the status for the sender."""
         event.assoc.octc_taken = 0
         title = _plain(str(event.assoc.requestor.ae_title or ""))
         try:
             return self._taken(event, title)
-        except Exception as error:  # pynetdicom would answer without a word in the log
-            with contextlib.suppress(OSError):  # the disk is full: the audit log may be what cannot be written
+        except Exception as error:  # pynetdicom would respond without a log entry
+            with contextlib.suppress(OSError):  # on a full disk the audit log may not be writable
                 self._spool.audit("fault", where="store", what=type(error).__name__, peer=title)
             return OUT_OF_RESOURCES if isinstance(error, OSError) else PROCESSING_FAILURE
 
@@ -185,7 +186,7 @@ class Provider:
             return OUT_OF_RESOURCES
         try:
             uid, kind = _identified(event.dataset_path)
-        except Exception as error:  # what a peer calls an object may be anything
+        except Exception as error:  # an invalid object may raise anything
             self._spool.audit("refused", peer=title, why=f"not understood: {type(error).__name__}")
             return NOT_UNDERSTOOD
         if kind != OPT or uid != str(event.request.AffectedSOPInstanceUID):
@@ -199,10 +200,10 @@ class Provider:
 
 
 def _closed(event: Any) -> None:
-    """A connection has ended: what was received of an object that never became whole goes, and so does its place among the
-    associations. One that never said anything (a probe of a balancer or a scanner) would keep it for SECONDS."""
+    """On the end of a connection: remove an incomplete object, and release the association. A silent connection (a probe of a
+    load balancer or scanner) would otherwise occupy it for SECONDS."""
     if not event.assoc.is_established:
-        event.assoc.dul.to_user_queue.put(None)  # what its thread would have waited for
+        event.assoc.dul.to_user_queue.put(None)  # wakes its thread
     file = getattr(event.assoc.dimse.message, "_data_set_file", None)
     if file is not None:
         file.close()
@@ -210,7 +211,7 @@ def _closed(event: Any) -> None:
 
 
 def _bounded(receive: Callable[[int], bytearray], association: Any, most: int) -> Callable[[int], bytearray]:
-    """Reading from a peer, which ends the connection where a message or an object is larger than it may be."""
+    """Wrap reading from a peer: too large messages and objects end the connection."""
 
     def bounded(count: int) -> bytearray:
         association.octc_taken += count
@@ -222,7 +223,7 @@ def _bounded(receive: Callable[[int], bytearray], association: Any, most: int) -
 
 
 def _identified(path: Path) -> tuple[str, str]:
-    """SOP instance UID and class of an object whose header can be read (any exception otherwise)."""
+    """SOP instance UID and class of an object (any exception if its header cannot be read)."""
     from octc.volumes.dicom import head_of
 
     found = head_of(path, ("SOPInstanceUID", "SOPClassUID"))
@@ -230,5 +231,5 @@ def _identified(path: Path) -> tuple[str, str]:
 
 
 def _plain(title: str) -> str:
-    """A title of a peer as it may stand in a log."""
+    """A peer's title, safe for a log."""
     return "".join(sign for sign in title.strip()[:16] if sign.isascii() and sign.isprintable())

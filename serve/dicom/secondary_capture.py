@@ -1,4 +1,4 @@
-"""A heat map as a DICOM object: a Secondary Capture of the picture that `octc predict --maps` draws."""
+"""A heat map as a DICOM object: a Secondary Capture with the image of `octc predict --maps`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KIND = "octc heat map 1"
 
 
 def heat_map(eye: EyeAnswer, answering: Answering, engine: Engine, written: datetime) -> Any | None:
-    """The map of the B-scan whose probability of the eye's class is the largest; None where the eye has no answer."""
+    """The heat map of the B-scan with the largest probability of the eye's predicted class; None without a prediction."""
     label = eye.record.label
     answered = [one for one in eye.scans if one.probabilities is not None and not one.unlike]
     if label is None or not answered:
@@ -39,10 +39,10 @@ def heat_map(eye: EyeAnswer, answering: Answering, engine: Engine, written: date
 
 @muted()
 def capture(pixels: Any, eye: EyeAnswer, answering: Answering, index: int, written: datetime) -> Any:
-    """A picture as Secondary Capture in the study of the eye's volume.
+    """Make a Secondary Capture in the study of the eye's volume.
 
     Args:
-        pixels: uint8 [rows, columns, 3]. index: of the B-scan that it explains.
+        pixels: uint8 [rows, columns, 3]. index: index of the explained B-scan.
     """
     need("highdicom")
     from highdicom.sc import SCImage
@@ -73,7 +73,7 @@ def capture(pixels: Any, eye: EyeAnswer, answering: Answering, index: int, writt
         study_date=None,
         study_time=None,
         referring_physician_name=plain.ReferringPhysicianName,
-        patient_orientation=("L", "F"),  # highdicom wants one; of a drawing none is known, and it is emptied below (type 2C)
+        patient_orientation=("L", "F"),  # required by highdicom; unknown for a heat map, so it is emptied below (type 2C)
         content_date=moment.date(),
         content_time=moment.time(),
     )

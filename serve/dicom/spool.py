@@ -1,15 +1,15 @@
-"""A durable queue on disk: a volume is in exactly one state, a state is a place, and a step is one rename.
+"""A durable queue on disk: a volume is in exactly one state, a state is a folder, and a transition is one rename.
 
-    incoming/            being received, nobody was told that it is here; emptied when the queue is opened
-    queue/KEY.dcm        received, and its sender knows; KEY.tries beside it: how often answering it was begun
-    outbox/KEY/          answered: the objects to send, and state.json with the attempts
-    done/KE/KEY.json     sent; kept, so that the same volume is not answered twice
-    dead/KEY/            given up: reason.json, and what there was (source.dcm, or the objects)
-    kept/KEY.dcm         sources that are answered, where they are kept for good
+    incoming/            being received, not acknowledged; emptied when the queue is opened
+    queue/KEY.dcm        received and acknowledged; KEY.tries beside it: number of attempts to classify it
+    outbox/KEY/          classified: the objects to send, and state.json with the attempts
+    done/KE/KEY.json     sent; remembered, so that the same volume is not reported twice
+    dead/KEY/            given up: reason.json, and the source (source.dcm) or the objects
+    kept/KEY.dcm         classified sources, if they are kept permanently
     audit.jsonl          a line for every step; no identity
 
-KEY is a digest of the SOP instance UID, which identifies nobody. Every file is on the disk (fsync) before it gets its name, and
-the name before anybody is told. What a killed process leaves is in one of the places above, or half-written in `incoming`.
+KEY is a digest of the SOP instance UID and identifies nobody. Every file is on disk (fsync) before it is renamed, and the
+rename before the sender is told. After a crash, files are in one of the folders above, or incomplete in `incoming`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from octc.core.locks import must_lock
 STATES = ("incoming", "queue", "outbox", "done", "dead", "kept")
 SOURCE, REASON, STATE = "source.dcm", "reason.json", "state.json"
 AUDIT, LOCK = "audit.jsonl", "lock"
-LONGEST = 600.0  # seconds between two attempts to send
-MOST_TRIES = 25  # times that answering a volume is begun: one that ends the process must not do so for ever
+LONGEST = 600.0  # maximum seconds between two attempts to send
+MOST_TRIES = 25  # maximum attempts to classify a volume, in case it crashes the process
 
 
 def key_of(uid: str) -> str:
@@ -55,7 +55,7 @@ def key_of(uid: str) -> str:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Objects to send. attempts: failed ones so far; waited: seconds between them; due: when to try again (since 1970)."""
+    """Objects to send. attempts: failed attempts; waited: total pause, seconds; due: next attempt, seconds since 1970."""
 
     key: str
     objects: tuple[Path, ...]
@@ -64,18 +64,18 @@ class Waiting:
     due: float = 0.0
 
     def left(self, now: float) -> float:
-        """Seconds until it may be tried, 0 for now. More than LONGEST never was the plan: the clock has been set back."""
+        """Seconds until the next attempt, 0: now. More than LONGEST means that the clock was set back."""
         left = self.due - now
         return left if 0 < left <= LONGEST else 0.0
 
 
 def _refuse_strange(folder: Path) -> None:
-    """E106 for a folder that is no queue, and not empty: a queue empties its `incoming`, which others have too."""
-    begun = {*STATES, LOCK}  # by a process that was killed before there was an audit log; which may be moved away, too
+    """Refuse a non-empty folder that is not a queue (OctcError E106), because opening a queue empties `incoming`."""
+    begun = {*STATES, LOCK}  # made by a process that was killed before it wrote an audit log; the log may also be rotated away
     own = (folder / AUDIT).is_file() or all((folder / name).exists() for name in begun)
     found = [] if own else entries(folder)
     if any(path.name not in begun or (path.is_dir() and entries(path)) for path in found):
-        text = f"{folder} is no queue of octc, and not empty: {found[0].name}"
+        text = f"{folder} is not a queue of octc, and not empty: {found[0].name}"
         raise OctcError("OCT-E106", text, hint="name a new folder: --spool DIR", place=str(folder))
 
 
@@ -90,17 +90,17 @@ def _linked(source: Path, target: Path) -> None:
 
 
 class Spool:
-    """The queue of a folder, for one process; a context manager.
+    """The queue in a folder, for one process; a context manager.
 
     Attributes:
-        arrived, answered: are set when there is something to answer, or to send.
+        arrived, answered: events, set if there is something to classify, or to send.
     """
 
     def __init__(self, folder: Path, *, keep: bool = False, clock: Callable[[], float] = time.time) -> None:
-        """Open it, and bring back what a killed process left. keep: sources stay for good when they are answered.
+        """Open the queue, and recover the state after a crash. keep: keep classified sources permanently.
 
         Raises:
-            OctcError: E108 another process has it; E106 the folder holds something else; E109, E904, E906 it cannot be written.
+            OctcError: E108 another process uses it; E106 the folder has other content; E109, E904, E906 it cannot be written.
         """
         self.folder, self._keep, self._clock = folder, keep, clock
         self.arrived, self.answered = threading.Event(), threading.Event()
@@ -112,7 +112,7 @@ class Spool:
         _refuse_strange(folder)
         for name in STATES:
             (folder / name).mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)  # volumes and reports hold identities
+        folder.chmod(0o700)  # volumes and reports contain identities
         self._lock = (folder / LOCK).open("w")
         try:
             mine = must_lock(self._lock, folder / LOCK)
@@ -144,19 +144,19 @@ class Spool:
         stream = (self.folder / AUDIT).open("a+b", buffering=0)
         if stream.tell():
             stream.seek(-1, os.SEEK_END)
-            if stream.read(1) != b"\n":  # a machine that lost its power in the middle of a line
+            if stream.read(1) != b"\n":  # the last line is incomplete after a power failure
                 stream.write(b"\n")
         return stream
 
     def _audit_moved(self) -> bool:
-        """Whether the log that is written to has another name by now, or none (programs that rotate logs): a new one begins."""
+        """Whether the open log was renamed or removed (log rotation), so that a new one must be opened."""
         try:
             return not os.path.samestat((self.folder / AUDIT).stat(), os.fstat(self._audit.fileno()))
         except FileNotFoundError:
             return True
 
     def audit(self, event: str, key: str = "", **facts: Any) -> None:
-        """A line of the audit log, on the disk when this returns. facts: numbers and words that identify no patient."""
+        """Write a line to the audit log and sync it to disk. facts: values that identify no patient."""
         moment = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="milliseconds")
         line = json.dumps({"time": moment, "event": event, **({"key": key} if key else {}), **facts}) + "\n"
         with self._guard:
@@ -164,11 +164,11 @@ class Spool:
                 self._audit.close()
                 self._audit = self._opened_audit()
             with naming(self.folder / AUDIT):
-                append_whole(self._audit.fileno(), line.encode())  # half a line would spoil the next one
+                append_whole(self._audit.fileno(), line.encode())  # a partial line would corrupt the next one
                 os.fsync(self._audit.fileno())
 
     def _recover(self) -> None:
-        """Finish every step that was begun: a later place wins over an earlier one."""
+        """Finish all interrupted transitions: a later state wins over an earlier one."""
         shutil.rmtree(self.incoming)
         self.incoming.mkdir()
         for name in ("outbox", "dead", "done", "queue"):
@@ -178,12 +178,12 @@ class Spool:
                 self._remove("outbox", one)
         for one in self._names("dead"):
             if (self.folder / "outbox" / one).is_dir() or self.source(one).is_file():
-                self._remove("dead", one)  # given up, or sent anew, when the process ended: it is tried again
+                self._remove("dead", one)  # interrupted while it was given up or sent again: it is retried
         for key in [path.stem for path in (self.folder / "queue").glob("*.dcm")]:
             if self._is_answered(key):
                 self._forget_source(key)
         for tries in (self.folder / "queue").glob("*.tries"):
-            if not self.source(tries.stem).is_file():  # it went, and the process ended before this one did
+            if not self.source(tries.stem).is_file():  # left over from an interrupted removal
                 tries.unlink(missing_ok=True)
         self.audit("opened", queue=len(self.queued()), outbox=len(self._names("outbox")))
         self.arrived.set()
@@ -196,7 +196,7 @@ class Spool:
         return self.folder / "done" / key[:2] / f"{key}.json"
 
     def state_of(self, key: str) -> str | None:
-        """Where a source is: "queue", "outbox", "done" or "dead"; None where it is not known."""
+        """The state of a source: "queue", "outbox", "done" or "dead"; None if unknown."""
         if self._done(key).is_file():
             return "done"
         if (self.folder / "outbox" / key).is_dir():
@@ -206,9 +206,9 @@ class Spool:
         return "dead" if (self.folder / "dead" / key).is_dir() else None
 
     def receive(self, file: Path, key: str, **facts: Any) -> bool:
-        """Take a whole file of `incoming` into the queue; when this returns it is on the disk. False: it was there before.
+        """Move a complete file from `incoming` into the queue, synced to disk. False: it is already known.
 
-        A source that was given up is taken again: who sends it once more wants another try.
+        A source that was given up is accepted again, as a request for another attempt.
         """
         with self._guard:
             state = self.state_of(key)
@@ -231,14 +231,14 @@ class Spool:
         return True
 
     def queued(self) -> list[str]:
-        """Keys that wait for an answer: those whose answer was begun least often first, then by the time of arrival."""
+        """Keys of waiting sources: those with fewest attempts first, then by time of arrival."""
         return [key for *_, key in sorted((self.tries(key), facts.st_mtime_ns, key) for key, facts in self._sources())]
 
     def queued_bytes(self) -> int:
         return sum(facts.st_size for _, facts in self._sources())
 
     def _sources(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Keys and facts of the sources that wait; one that another thread answers meanwhile waits no more."""
+        """Keys and file status of waiting sources; those finished meanwhile by another thread are skipped."""
         for path in (self.folder / "queue").glob("*.dcm"):
             with contextlib.suppress(FileNotFoundError):
                 yield path.stem, path.stat()
@@ -247,27 +247,27 @@ class Spool:
         return self.folder / "queue" / f"{key}.dcm"
 
     def tries(self, key: str) -> int:
-        """How often answering a source was begun."""
+        """Number of attempts to classify a source."""
         with contextlib.suppress(FileNotFoundError):
             return (self.folder / "queue" / f"{key}.tries").stat().st_size
         return 0
 
     def begin(self, key: str) -> int:
-        """Note that answering begins, before it does; how often it has."""
+        """Record an attempt before it starts; returns the number of attempts."""
         with (self.folder / "queue" / f"{key}.tries").open("ab", buffering=0) as stream:
             stream.write(b".")
             os.fsync(stream.fileno())
             return stream.tell()
 
     def put_off(self, key: str) -> None:
-        """Answering ended in order, without an answer: `begin` counts what ends the process, and this has not."""
+        """Undo the count of `begin` after an attempt that failed without a crash."""
         tries = self.folder / "queue" / f"{key}.tries"
         with contextlib.suppress(OSError):
             os.truncate(tries, max(0, tries.stat().st_size - 1))
 
     @contextlib.contextmanager
     def answering(self, key: str, **facts: Any) -> Iterator[Path]:
-        """Yield a folder for the objects to send; on success the source is answered in one step."""
+        """Yield a folder for the objects to send; on success it becomes the outbox entry atomically."""
         with publishing(self.folder / "outbox" / key) as folder:
             yield folder
         self.audit("answered", key, **facts)
@@ -275,7 +275,7 @@ class Spool:
         self.answered.set()
 
     def settle(self, key: str) -> bool:
-        """Whether a source that waits has its answer already, because what follows it failed (a full disk): it is done now."""
+        """Whether a waiting source already has its result because a later step failed (full disk); finishes that step."""
         if not self._is_answered(key):
             return False
         self.audit("answered", key)
@@ -287,7 +287,7 @@ class Spool:
         return self.state_of(key) in ("outbox", "done")
 
     def keeps(self, key: str) -> bool:
-        """Whether a source is here for good."""
+        """Whether a source is kept permanently."""
         return (self._keep and self.source(key).is_file()) or (self.folder / "kept" / f"{key}.dcm").is_file()
 
     def _forget_source(self, key: str) -> None:
@@ -299,10 +299,10 @@ class Spool:
         sync_folder(self.folder / "queue")
 
     def waiting(self) -> list[Waiting]:
-        """What waits to be sent, the one that is due first before the others."""
+        """The objects to send, sorted by due time."""
         found = []
         for key in self._names("outbox"):
-            if self._done(key).is_file():  # sent, and what follows that failed (a full disk)
+            if self._done(key).is_file():  # sent, but a later step failed (full disk)
                 self._finish(key, **read_json(self._done(key)))
                 continue
             folder = self.folder / "outbox" / key
@@ -312,24 +312,24 @@ class Spool:
         return sorted(found, key=lambda one: (one.due, one.key))
 
     def failed(self, one: Waiting, pause: float, reason: str) -> None:
-        """An attempt to send that may succeed in so many seconds. These are counted, and not the clock's: a machine without a
-        clock of its own jumps by years when it learns the time."""
+        """Record a failed attempt; the next one is after `pause` seconds. Pauses are added up instead of using clock times,
+        because the clock of a device without a battery may jump by years."""
         state = {"attempts": one.attempts + 1, "waited": one.waited + pause, "due": self._clock() + pause}
         write_json(self.folder / "outbox" / one.key / STATE, state)
         self.audit("not-sent", one.key, attempts=one.attempts + 1, reason=reason)
 
     def sent(self, one: Waiting, **facts: Any) -> None:
-        """All objects of an answer have arrived."""
+        """Record that all objects were sent."""
         write_json(self._done(one.key), {"attempts": one.attempts + 1, **facts})
         self._finish(one.key, attempts=one.attempts + 1, **facts)
 
     def _finish(self, key: str, **facts: Any) -> None:
         self.audit("sent", key, **facts)
         self._remove("outbox", key)
-        self._remove("dead", key)  # of an attempt to give it up that failed half way
+        self._remove("dead", key)  # left over from an interrupted attempt to give it up
 
     def give_up(self, key: str, code: str, reason: str) -> None:
-        """Put a source, or an answer that nobody takes, into the dead-letter folder with the reason."""
+        """Move a source, or a report that cannot be delivered, to the dead-letter folder with the reason."""
         with self._guard:
             self._remove("dead", key)
             folder = self.folder / "outbox" / key
@@ -347,7 +347,7 @@ class Spool:
                 self._forget_source(key)
 
     def _remove(self, state: str, key: str) -> None:
-        """Remove a folder in one step: it has lost its name before its files go."""
+        """Remove a folder atomically: it is renamed before its files are deleted."""
         folder = self.folder / state / key
         if folder.is_dir():
             gone = folder.with_name(f".tmp-{os.getpid()}-gone-{key}")

@@ -1,7 +1,7 @@
-"""A DICOM structured report of an answer: TID 1500 Measurement Report (PS3.16), a group of TID 1501 for each eye.
+"""DICOM structured reports of predictions: TID 1500 Measurement Report (PS3.16) with a TID 1501 group per eye.
 
-The report belongs to the patient and the study of its source, whose attributes it carries over as they are. Everything else
-follows from the source and the artifact: the same two give the same SOP instance UID, so a report that is sent twice is one.
+The report belongs to the patient and study of its source, whose attributes are copied unchanged. Everything else is determined
+by source and artifact: the same two give the same SOP instance UID, so a report that is sent twice remains one object.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from octc.volumes.source import reading
 from octc.volumes.writing import save, uid_of
 
 SCHEME, SCHEME_NAME = "99OCTC", "octc: answers of classifiers of retinal OCT"
-KIND = "octc structured report 1"  # of the UIDs: another content of the same answer is another object
-RULED_KIND = "octc structured report 2"  # of an artifact with decision rules
+KIND = "octc structured report 1"  # part of the UIDs: a new content format gives new objects
+RULED_KIND = "octc structured report 2"  # for artifacts with decision rules
 SERIES_NUMBER = 9900
-# Class names of data sets that octc knows whose meaning a standard code states; other classes have the private scheme
+# Class names of known data sets with a standard code; other classes use the private scheme
 STANDARD = {"NORMAL": ("17621005", "SCT", "Normal"), "DME": ("312912001", "SCT", "Diabetic macular edema")}
 NO_ANSWER = ("no-answer", SCHEME, "No answer")
 NONE_REACHED = ("none", SCHEME, "No finding reaches its threshold")
@@ -40,7 +40,7 @@ MEMBER, FLAGGED = ("set-member", SCHEME, "Class of the prediction set"), ("flagg
 EMPTY_SET = ("empty-set", SCHEME, "No class")
 FRAMES, USED = ("frames", SCHEME, "B-scans of the volume"), ("frames-used", SCHEME, "B-scans that the answer rests on")
 CAVEAT = "Made by software, not verified by a person. Not a medical device: not for diagnosis or treatment."
-# Attributes of the Patient, General Study and Patient Study modules that identify whose the report is and of what study
+# Attributes of the Patient, General Study and Patient Study modules that identify patient and study of the report
 CARRIED = (
     "PatientName", "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "OtherPatientIDsSequence",
     "PatientBirthDate", "PatientBirthTime", "PatientSex", "PatientIdentityRemoved", "DeidentificationMethod",
@@ -57,16 +57,16 @@ REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstance
 
 
 def source_of(path: Path) -> Any:
-    """The attributes of a DICOM object without its pixels, those that every object must have among them.
+    """Read the attributes of a DICOM object without its pixels, and check the required ones.
 
     Raises:
-        OctcError: E228 one of the UIDs that a report refers to is missing. E901 pydicom is not installed.
+        OctcError: E228 a UID that a report refers to is missing; E901 pydicom is not installed.
     """
     need("pydicom")
     from octc.volumes.dicom import head_of
 
     found = head_of(path)
-    with muted():  # values are parsed when they are asked for
+    with muted():  # values are parsed on access
         missing = [name for name in REQUIRED if not found.get(name)]
     if missing:
         text = f"{path.name} has no {', '.join(missing)}, and a report refers to its source by them"
@@ -75,25 +75,25 @@ def source_of(path: Path) -> Any:
 
 
 def source_key(source: Any) -> str:
-    """What a report is of: the object, or the concatenation that it is a part of."""
+    """The identity of a report's source: the object, or its concatenation."""
     return str(source.get("ConcatenationUID") or source.SOPInstanceUID)
 
 
 def report_uid(source: Any, answering: Answering) -> Any:
-    """The SOP instance UID of the report of a source by an artifact: the same two give the same one."""
+    """The SOP instance UID of the report for a source and an artifact; it is deterministic."""
     kind = RULED_KIND if has_rules(answering.artifact) else KIND
     return uid_of(kind, source_key(source), answering.digest)
 
 
 @muted()
 def structured_report(eyes: Sequence[EyeAnswer], answering: Answering, written: datetime) -> Any:
-    """The report on the eyes of one DICOM object (or of one concatenation).
+    """Make the report on the eyes of one DICOM object (or one concatenation).
 
     Args:
-        eyes: all of the same file, from `octc.serve.dicom.answers.gathered`. written: when the report is made.
+        eyes: all eyes of the file, from `octc.serve.dicom.answers.gathered`. written: time of the report.
 
     Raises:
-        OctcError: E228 the source lacks the UIDs that a report refers to, E901 highdicom is not installed.
+        OctcError: E228 the source lacks UIDs that a report refers to; E901 highdicom is not installed.
     """
     need("highdicom")
     paths = list(dict.fromkeys(path for eye in eyes for path in (eye.volume.path, *eye.volume.others)))
@@ -129,12 +129,12 @@ def structured_report(eyes: Sequence[EyeAnswer], answering: Answering, written: 
 
 
 def write_reports(records: Iterable[Record], answering: Answering, folder: Path) -> Iterator[Record]:
-    """The same records; those of eyes name the report that they stand in, a file UID.dcm for each DICOM object.
+    """Write a report UID.dcm for each DICOM object; yields the same records, those of eyes with the name of their report.
 
     Args:
-        records: of `octc.runtimes.scans.with_eyes`, all of DICOM objects (`require_dicom`). folder: where the reports go.
+        records: from `octc.runtimes.scans.with_eyes`, all of DICOM objects (`require_dicom`). folder: output folder.
     """
-    waiting: list[Record] = []  # answers of eyes whose file has more of them
+    waiting: list[Record] = []  # records of eyes until the last one of their file
     for record, eyes in gathered(records):
         if record.eye is None:
             yield record
@@ -149,11 +149,11 @@ def write_reports(records: Iterable[Record], answering: Answering, folder: Path)
 
 
 def require_dicom(paths: Iterable[Path]) -> None:
-    """Refuse inputs that no report can be made of, before any of them is classified.
+    """Refuse inputs without a possible report before any of them is classified.
 
     Raises:
-        OctcError: E228 a file is no DICOM object: it has neither patient nor study, and a report belongs to both; or the object
-            lacks the UIDs that a report refers to.
+        OctcError: E228 a file is not a DICOM object, so it has no patient and study for a report; or the object lacks UIDs that
+            a report refers to.
     """
     for path in paths:
         try:
@@ -161,7 +161,7 @@ def require_dicom(paths: Iterable[Path]) -> None:
         except OctcError:
             continue  # it becomes a record with its error
         if found != dicom.NAME:
-            text = f"{path.name} is no DICOM object, and a structured report belongs to a patient and a study"
+            text = f"{path.name} is not a DICOM object, but a structured report needs a patient and a study"
             hint = f"octc data convert {path} -o {path.stem}.dcm (volumes; without identity), or leave --dicom-sr out"
             raise OctcError("OCT-E228", text, hint=hint, place=str(path))
         try:
@@ -173,7 +173,7 @@ def require_dicom(paths: Iterable[Path]) -> None:
 
 
 def evidence(source: Any) -> Any:
-    """What highdicom takes of a source. Identity is carried over by `carry`, as it stands there."""
+    """The attributes of a source for highdicom, without identity, which `carry` copies."""
     from pydicom.dataset import Dataset
 
     found = Dataset()
@@ -195,8 +195,8 @@ def evidence(source: Any) -> Any:
 
 
 def moment_in(source: Any, written: datetime) -> datetime:
-    """A moment of this machine in the zone that an object states for all of its times (PS3.3 C.12.1.1.8), and that is carried
-    over; where it states none, as it is."""
+    """A local time of this machine in the time zone that an object states for all its times (PS3.3 C.12.1.1.8), which is copied
+    from it; unchanged where it states none."""
     found = ZONE.fullmatch(str(source.get("TimezoneOffsetFromUTC") or "").strip())
     if found is None:
         return written
@@ -205,9 +205,9 @@ def moment_in(source: Any, written: datetime) -> datetime:
 
 
 def carry(source: Any, made: Any, moment: datetime) -> None:
-    """Patient and study of the source, value for value, in its own character set where that can hold the report's words.
+    """Copy patient and study attributes of the source unchanged, in its character set if that can encode the report's text.
 
-    moment: when it is made, in the zone of the source (`moment_in`).
+    moment: when it is made, in the time zone of the source (`moment_in`).
     """
     made.InstanceCreationDate, made.InstanceCreationTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
     for name in CARRIED:
@@ -222,7 +222,7 @@ def carry(source: Any, made: Any, moment: datetime) -> None:
 
 
 def _content(eyes: Sequence[EyeAnswer], sources: dict[Path, Any], answering: Answering) -> Any:
-    """The tree of TID 1500."""
+    """The content tree of TID 1500."""
     from highdicom.sr import (
         DeviceObserverIdentifyingAttributes,
         MeasurementReport,
@@ -250,7 +250,7 @@ def _content(eyes: Sequence[EyeAnswer], sources: dict[Path, Any], answering: Ans
 
 
 def _group(eye: EyeAnswer, sources: dict[Path, Any], answering: Answering) -> Any:
-    """TID 1501 for an eye: side, network, probabilities, class, what rules say, source frames; why there is no answer."""
+    """TID 1501 for an eye: laterality, network, probabilities, class (or why there is none), decision rules, source frames."""
     from highdicom.sr import (
         AlgorithmIdentification,
         FindingSite,
@@ -306,7 +306,7 @@ def _code(parts: tuple[str, str, str]) -> Any:
 
 
 def class_code(name: str) -> tuple[str, str, str]:
-    """(value, scheme, meaning) of a class: the standard's where its meaning is that of a known data set, else octc's own."""
+    """The code (value, scheme, meaning) of a class: a standard code for classes of known data sets, else a private one."""
     if name in STANDARD:
         return STANDARD[name]
     plain = name.isascii() and name.isprintable() and "\\" not in name and 0 < len(name) <= 16 and name == name.strip()
@@ -316,7 +316,7 @@ def class_code(name: str) -> tuple[str, str, str]:
 
 
 def _classes(eye: EyeAnswer, classes: Sequence[str]) -> list[Any]:
-    """The classes that are answered; one code that says so where there is no answer."""
+    """The codes of the predicted classes; a special code without a prediction, or if no finding reaches its threshold."""
     record = eye.record
     assert record.eye is not None
     if record.eye.reasons or record.probabilities is None:
@@ -327,7 +327,7 @@ def _classes(eye: EyeAnswer, classes: Sequence[str]) -> list[Any]:
 
 
 def _ruled(record: Record, classes: Sequence[str]) -> Iterator[tuple[tuple[str, str, str], Any]]:
-    """What rules say of an eye: whether a person is to decide, the set, the operating points that are reached."""
+    """Results of the decision rules for an eye: referral, prediction set, operating points reached."""
     from pydicom.sr.codedict import codes
 
     rules = record.decided
@@ -344,7 +344,7 @@ def _why(record: Record) -> tuple[str, ...]:
 
 
 def _measurements(eye: EyeAnswer, classes: Sequence[str]) -> list[Any]:
-    """A probability a class (DCM 122157, which class as its modifier), and how many B-scans it rests on."""
+    """A probability per class (DCM 122157, with the class as modifier), and the number of B-scans used."""
     from highdicom.sr import CodeContentItem, ContentSequence, Measurement, RelationshipTypeValues
     from pydicom.sr.codedict import codes
 
@@ -363,12 +363,12 @@ def _measurements(eye: EyeAnswer, classes: Sequence[str]) -> list[Any]:
 
 
 def _decimal(value: float) -> float:
-    """A probability in six significant digits, the shortest that a decimal string holds."""
+    """A probability rounded to six significant digits, for a decimal string."""
     return float(f"{value:.6g}")
 
 
 def _references(eye: EyeAnswer, sources: dict[Path, Any]) -> list[Any]:
-    """The objects that the eye's volume lies in, with the frames (from 1) where it is not all of them."""
+    """References to the objects that contain the eye's volume, with frame numbers (from 1) unless it is all frames."""
     from highdicom.sr import SourceImageForMeasurementGroup
 
     frames: dict[Path, list[int]] = {}

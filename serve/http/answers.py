@@ -1,4 +1,4 @@
-"""Bodies in and out of HTTP: read within the limits, answered as JSON, errors with their code and hint."""
+"""HTTP bodies: reads requests within the limits; writes responses as JSON, errors with code and hint."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-TICKET = "octc.ticket"  # where the scope of a request has its ticket
+TICKET = "octc.ticket"  # key of the ticket in the ASGI scope of a request
 STATUS = {
     "OCT-E104": 400, "OCT-E102": 400, "OCT-E912": 400, "OCT-E910": 401, "OCT-E107": 404, "OCT-E911": 413, "OCT-E913": 415,
     "OCT-E908": 429, "OCT-E909": 504,
 }  # fmt: skip
-UNREADABLE = 422  # an upload that is whole and cannot be answered
+UNREADABLE = 422  # status of a complete upload that cannot be processed
 
 
 @dataclass
 class Ticket:
-    """What is known of a request while it runs.
+    """State of a running request.
 
     Attributes:
-        id: the client's or a new one. route: of the table of routes. held: bytes of its body that are in memory.
-        whole: whether its body has been read. code: of the error that ended it. model, version, images: what was asked for.
+        id: request id, the client's or a new one. route: from the table of routes. held: bytes of its body in memory.
+        whole: whether its body is complete. code: code of the error that ended it. model, version, images: what is requested.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Ticket:
     images: int = 0
 
     def take(self, count: int) -> None:
-        """Count bytes that come into memory (E908 where all requests together hold too many)."""
+        """Count bytes in memory (OctcError E908: all requests together hold too many)."""
         self.budget.take(count)
         self.held += count
 
@@ -60,18 +60,18 @@ def ticket_of(request: Request) -> Ticket:
 
 
 async def chunks_of(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body of a request, piece by piece; it is counted before it is read where its length is known.
+    """The body of a request in chunks; if its length is stated, it is counted before it is read.
 
     Raises:
-        OctcError: E911 longer than `limit`, E908 too much in memory, E913 compressed.
+        OctcError: E911 longer than `limit` bytes; E908 too much in memory; E913 compressed.
     """
     ticket = ticket_of(request)
     codings = [one.strip() for value in request.headers.getlist("content-encoding") for one in value.split(",")]
     if named := [one for one in codings if one and one.lower() != "identity"]:
-        text = f"a body compressed with {', '.join(named)[:60]} is not taken"
-        raise OctcError("OCT-E913", text, hint="send the body as it is, without Content-Encoding", place="Content-Encoding")
+        text = f"a body compressed with {', '.join(named)[:60]} is not supported"
+        raise OctcError("OCT-E913", text, hint="send the body uncompressed, without Content-Encoding", place="Content-Encoding")
     length = request.headers.get("content-length", "").lstrip("0")
-    known = (digits_of(length, 15) or limit + 1) if length else 0  # more digits are more bytes than any limit
+    known = (digits_of(length, 15) or limit + 1) if length else 0  # more digits exceed any limit
     if known > limit:
         raise too_large(limit)
     ticket.take(known)
@@ -106,10 +106,10 @@ def plain_response(data: bytes, media_type: str, status: int = 200, headers: Map
 
 
 def status_of(error: OctcError) -> int:
-    """The HTTP status of an error: the client's fault where it is, else 500."""
+    """The HTTP status of an error: 4xx for errors of the client, else 500."""
     return STATUS.get(error.code, UNREADABLE if error.exit_code == 3 else 500)
 
 
 def error_document(code: str | None, text: str, hint: str | None) -> dict[str, str | None]:
-    """`error` is what KServe's protocol asks for; the code and what to do are ours."""
+    """The JSON of an error: `error` as required by KServe's protocol, plus octc's code and hint."""
     return {"error": text, "code": code, "help": hint}

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 Handler = Callable[["Request"], Awaitable["Response"]]
-UPLOADS = 2  # of the largest size that may be in memory at once
+UPLOADS = 2  # number of uploads of maximum size that may be in memory
 
 
 @dataclass(frozen=True)
 class Line:
-    """A route: method, path, who answers."""
+    """A route: method, path, handler."""
 
     method: str
     path: str
@@ -33,7 +33,7 @@ class Line:
 
 
 MODEL, VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
-ROUTES = (  # the first that fits is taken: those that hurry come first
+ROUTES = (  # the first match is used: time-critical routes come first
     Line("POST", f"{MODEL}/infer", kserve.infer),
     Line("POST", f"{VERSION}/infer", kserve.infer),
     Line("POST", "/v1/predict", predict.predict),
@@ -59,19 +59,19 @@ ROUTES = (  # the first that fits is taken: those that hurry come first
 
 
 def make_app(site: Site, doors: Doors, root: str) -> App:
-    """The application; root: where folders of uploads are made."""
+    """Make the application. root: folder for uploads."""
     routing, exceptions = need("starlette.routing"), need("starlette.exceptions")
     routes = [routing.Route(line.path, _named(line), methods=[line.method]) for line in ROUTES]
     app = need("starlette.applications").Starlette(routes=routes, exception_handlers={exceptions.HTTPException: _plain_error})
     app.router.redirect_slashes = False
     app.state.site, app.state.doors, app.state.uploads = site, doors, root
-    app.state.readers = need("anyio").CapacityLimiter(site.pool.lanes + usable_threads()[0] + 1)  # some decode, some wait
-    # errors pass Starlette's own handler of unknown ones, which would answer in HTML: the guard has them all
+    app.state.readers = need("anyio").CapacityLimiter(site.pool.lanes + usable_threads()[0] + 1)  # to decode, and to wait
+    # Starlette's handler of unknown errors, which responds in HTML, is bypassed: the guard handles them
     return Guard(_bare(app), site, doors, Bytes((site.options.max_bytes << 20) * UPLOADS))
 
 
 def _bare(app: Any) -> App:
-    """The application without the outermost layer of Starlette, which answers unknown errors by itself."""
+    """The application without Starlette's outermost layer, which handles unknown errors."""
     inner = need("starlette.middleware.exceptions").ExceptionMiddleware(app.router, handlers=app.exception_handlers)
 
     async def call(scope: Any, receive: Any, send: Any) -> None:
@@ -90,7 +90,7 @@ def _named(line: Line) -> Handler:
 
 
 async def _plain_error(request: Request, error: Any) -> Response:
-    """No such route, or another method: as JSON."""
+    """Responses for unknown routes and methods, as JSON."""
     return json_response(
         error_document(None, str(error.detail), "GET /openapi.json lists what there is"), error.status_code, error.headers
     )

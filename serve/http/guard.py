@@ -1,4 +1,4 @@
-"""Before every request: who asks, for which name of this server, how many at once. After it: a line in the log, a number."""
+"""Checks before every request: token, host name, number of simultaneous requests. Afterwards: log line and metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-OWN = {  # of every answer: nothing is kept by anybody, and a page shows only what is of this server
+OWN = {  # headers of every response: no caching, and pages load content of this server only
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
     "referrer-policy": "no-referrer",
@@ -37,13 +37,13 @@ OWN = {  # of every answer: nothing is kept by anybody, and a page shows only wh
     ),
 }
 HEADERS = [(name.encode(), value.encode()) for name, value in OWN.items()]
-GONE = 499  # whoever asked has gone: in the log only
+GONE = 499  # the client disconnected: used in the log only
 CLOSING = (401, 408, 413, 415, 429)
-HEALTH = 8  # requests for health and numbers beyond the limit of others: a server that is busy is alive
+HEALTH = 8  # additional simultaneous requests for health and metrics, so that a busy server still counts as alive
 
 
 class _Answer:
-    """What is sent back, with this server's own headers; status: 0 until it begins."""
+    """The response, with this server's own headers; status: 0 until it starts."""
 
     def __init__(self, send: Send, request: str) -> None:
         self.status = 0
@@ -57,8 +57,8 @@ class _Answer:
         await self._send(message)
 
     async def refuse(self, error: OctcError, status: int, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """An error as a whole answer, unless another one has begun. Where the rest of a body may still come, the connection
-        is not used again."""
+        """Send an error as the response, unless one has started. If the rest of a request body may still arrive, the connection
+        is closed."""
         if self.status:
             return
         data = msgspec.json.encode(error_document(error.code, error.message, error.hint))
@@ -70,7 +70,7 @@ class _Answer:
 
 
 class Guard:
-    """An ASGI application before another one."""
+    """ASGI middleware."""
 
     def __init__(self, app: App, site: Site, doors: Doors, budget: Bytes) -> None:
         self._app, self._site, self._doors, self._budget = app, site, doors, budget
@@ -78,7 +78,7 @@ class Guard:
         self._fail_after = need("anyio").fail_after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # websockets: nothing here speaks them
+        if scope["type"] != "http":  # websockets are not supported
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given = headers.get(b"x-request-id", "")
@@ -97,7 +97,7 @@ class Guard:
             self._log(ticket, scope, answer.status, seconds)
 
     async def _bounded(self, scope: Scope, headers: dict[bytes, str], receive: Receive, answer: _Answer) -> None:
-        """The answer of the application, or the error that took its place."""
+        """The response of the application, or an error instead."""
         ticket: Ticket = scope[TICKET]
         limit = self._site.options.timeout
         try:
@@ -109,10 +109,10 @@ class Guard:
         except OctcError as error:
             await self._error(answer, ticket, error)
         except Exception as error:
-            if (fault := fault_of(error)) is not None:  # an upload for which the disk has no room
+            if (fault := fault_of(error)) is not None:  # for example no disk space for an upload
                 await self._error(answer, ticket, fault)
                 return
-            if isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect":  # whoever asked has gone
+            if isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect":  # the client disconnected
                 answer.status = answer.status or GONE
                 return
             log("internal error", level=logging.ERROR, error=error, request=ticket.id)
@@ -126,12 +126,12 @@ class Guard:
             headers.get(b"origin"), host, headers.get(b"sec-fetch-site") if scope["method"] != "GET" else None
         ):
             raise OctcError(
-                "OCT-E912", "requests of other pages and names are not answered", hint="use this server's own address"
+                "OCT-E912", "requests from other sites and host names are refused", hint="use this server's own address"
             )
         spare = HEALTH if scope["path"].startswith(("/v2/health", "/metrics")) else 0
         if self._running > self._site.options.requests + spare:
-            text = f"{self._site.options.requests} requests run already"
-            raise OctcError("OCT-E908", text, hint=f"ask again in {self._site.pool.retry_after()} s")
+            text = f"{self._site.options.requests} requests are already running"
+            raise OctcError("OCT-E908", text, hint=f"retry in {self._site.pool.retry_after()} s")
 
     async def _error(self, answer: _Answer, ticket: Ticket, error: OctcError) -> None:
         ticket.code, status = error.code, status_of(error)
@@ -141,7 +141,7 @@ class Guard:
         if status == 429:
             more.append((b"retry-after", str(self._site.pool.retry_after()).encode()))
         if error.place == "Content-Encoding":
-            more.append((b"accept-encoding", b"identity"))  # RFC 9110, 15.5.16: which would have been taken
+            more.append((b"accept-encoding", b"identity"))  # RFC 9110, 15.5.16: accepted encodings
         if status == 401:
             more += [
                 (b"www-authenticate", b'Bearer realm="octc"'),
@@ -162,5 +162,5 @@ class Guard:
 
 def _late(ticket: Ticket, seconds: float) -> OctcError:
     ticket.code = "OCT-E909"
-    text = f"the answer took longer than {seconds:g} s" if ticket.whole else f"the request was not whole within {seconds:g} s"
+    text = f"the response took longer than {seconds:g} s" if ticket.whole else f"the request was incomplete after {seconds:g} s"
     return OctcError("OCT-E909", text, hint="send fewer images at once, or raise --timeout")

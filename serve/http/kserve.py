@@ -1,4 +1,4 @@
-"""KServe's protocol, version 2, over HTTP: JSON, and tensors as raw bytes behind it.
+"""The KServe v2 protocol over HTTP: JSON, optionally followed by tensors as raw bytes.
 
 Source: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol, and the extension
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
@@ -72,7 +72,7 @@ REQUEST = msgspec.json.Decoder(InferRequest)
 
 @dataclass(frozen=True)
 class _Read:
-    """A request and which of its outputs go as raw bytes."""
+    """A request, and which of its outputs are sent as raw bytes."""
 
     wanted: Wanted
     binary: frozenset[str]
@@ -90,7 +90,7 @@ async def infer(request: Request) -> Response:
 
 
 def used(request: Request, site: Site) -> Any:
-    """The model of a path, in use."""
+    """The model in a request path, kept open while in use."""
     return site.use(request.path_params["name"], request.path_params.get("version"))
 
 
@@ -109,7 +109,7 @@ def _read(model: Opened, data: bytes, length: str | None, most: int) -> _Read:
 
 
 def _split(data: bytes, length: str | None) -> tuple[memoryview, memoryview]:
-    """The JSON of a body, and what is behind it."""
+    """The JSON of a body, and the bytes after it."""
     view = memoryview(data)
     if length is None:
         return view, view[:0]
@@ -123,20 +123,20 @@ def _images(model: Opened, one: RequestInput, count: int, rest: memoryview) -> n
     size = one.parameters.get("binary_data_size")
     if size is None:
         if len(rest):
-            raise bad(f"{len(rest)} bytes behind the JSON that belong to no input", place=one.name)
+            raise bad(f"{len(rest)} bytes after the JSON do not belong to an input", place=one.name)
         if one.data is msgspec.UNSET:
             raise bad("the input has no data", place=one.name)
         return _numbers(model, one.data, count)
     if one.data is not msgspec.UNSET:
-        raise bad("the input has data in JSON and as bytes", "one of the two", one.name)
+        raise bad("the input has data in JSON and as bytes", "give one of the two", one.name)
     if not isinstance(size, int) or isinstance(size, bool) or size != len(rest):
-        text = f"binary_data_size {repr(size)[:20]}, {len(rest)} bytes are behind the JSON"
-        raise bad(text, "it is a whole number: the bytes of this input behind the JSON, all of them", one.name)
+        text = f"binary_data_size {repr(size)[:20]}, {len(rest)} bytes after the JSON"
+        raise bad(text, "give a whole number: the number of all bytes after the JSON", one.name)
     return images_of(model, count, rest)
 
 
 def _numbers(model: Opened, data: msgspec.Raw, count: int) -> npt.NDArray[np.uint8]:
-    """Pixels in JSON: a list, row by row, or nested as the shape is."""
+    """Pixels in JSON: a flat list in row-major order, or nested lists according to the shape."""
     text = bytes(data)
     nested = text[1:].lstrip()[:1] == b"["
     try:
@@ -149,7 +149,7 @@ def _numbers(model: Opened, data: msgspec.Raw, count: int) -> npt.NDArray[np.uin
 
 
 def _whole_numbers(text: bytes, kind: Any) -> npt.NDArray[np.uint8]:
-    """Pixels of a list; 5.0 is a whole number in JSON too, and takes longer."""
+    """Pixels from a list; whole numbers as floats (5.0) are accepted too, but slower."""
     try:
         return np.array(kind[0].decode(text), np.uint8)
     except msgspec.ValidationError:
@@ -198,7 +198,7 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """GET /v2/health/ready: every artifact was checked before the door was opened."""
+    """GET /v2/health/ready: all artifacts were checked before the server started to listen."""
     return json_response({"ready": True})
 
 
@@ -228,10 +228,10 @@ async def index(request: Request) -> Response:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise bad(f"not a request for the index: {str(error)[:200]}") from error
     if unknown := sorted(set(wanted) - {"ready"}):
-        raise bad(f"unknown: {unknown[0][:100]!r}", "known is: ready")
+        raise bad(f"unknown: {unknown[0][:100]!r}", "known: ready")
     return json_response(listing(request.app.state.site.models))
 
 
 async def fixed(request: Request) -> Response:
-    """POST /v2/repository/models/{name}/load and /unload: no client decides what is served."""
+    """POST /v2/repository/models/{name}/load and /unload: refused, clients cannot change what is served."""
     raise OctcError("OCT-E912", "models are chosen where the server is started", hint="octc serve ARTIFACT...; POST /v1/reload")

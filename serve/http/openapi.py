@@ -1,7 +1,7 @@
-"""The description of the REST interface, of the very models that are served (OpenAPI 3.1).
+"""The OpenAPI 3.1 description of the REST interface, for the served models.
 
-What it says is strict: an image in JSON has the shape of these models, so that a client that is made from it cannot be wrong.
-Requests of several images, and tensors as raw bytes behind the JSON, are described in words.
+Its schemas are strict: an image in JSON has the shape of these models, so that generated clients send valid requests. Requests
+with several images, and tensors as raw bytes after the JSON, are described in text.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ FILES: Table = {
         "schema": {
             "type": "object",
             "required": ["file"],
-            "properties": {"file": {"type": "string", "format": "binary", "description": "one or more, each with a file name"}},
+            "properties": {"file": {"type": "string", "format": "binary", "description": "one or more files with names"}},
             "additionalProperties": False,
         }
     },
     "application/octet-stream": {"schema": {"type": "string", "format": "binary", "minLength": 1}},
 }
 ERRORS = {
-    400: "not understood, or not offered", 401: "the token is missing or wrong", 404: "no such model", 405: "another method",
-    408: "the request was not whole in time", 413: "larger than the limits", 415: "a body in a form that is not taken",
-    422: "a file that cannot be answered", 429: "the server is at its limit: ask again after Retry-After seconds",
-    500: "an error of the server", 504: "out of time",
+    400: "invalid or unsupported request", 401: "the token is missing or wrong", 404: "no such model", 405: "wrong method",
+    408: "the request was not whole in time", 413: "larger than the limits", 415: "unsupported encoding or type of the body",
+    422: "a file that cannot be processed", 429: "the server is at its limit: retry after Retry-After seconds",
+    500: "an error of the server", 504: "timeout",
 }  # fmt: skip
 
 
 def describe(site: Site, doors: Doors) -> Table:
-    """The document of /openapi.json."""
+    """The document for /openapi.json."""
     found: Table = {
         "openapi": "3.1.0",
         "info": {
@@ -70,17 +70,17 @@ def _protocol(models: Sequence[Opened]) -> Table:
     paths = {
         "/v2": {"get": _line("Server metadata", _json(_object(name=TEXT, version=TEXT, extensions=_list(TEXT))))},
         "/v2/health/live": {"get": _line("Whether the server is alive", _json(_object(live={"type": "boolean"})))},
-        "/v2/health/ready": {"get": _line("Whether it answers", _json(_object(ready={"type": "boolean"})))},
+        "/v2/health/ready": {"get": _line("Whether the server is ready", _json(_object(ready={"type": "boolean"})))},
         "/v2/repository/index": {
             "post": _line(
-                "The models that are served",
+                "The served models",
                 _json(_list(_object(name=TEXT, version=TEXT, state={"const": "READY"}, reason=TEXT))),
                 body=_body({"application/json": {"schema": _options(ready={"type": "boolean"})}}, required=False),
             )
         },
     }
     for path, more in (("/v2/models/{name}", (name,)), ("/v2/models/{name}/versions/{version}", (name, version))):
-        ready = _line("Whether a model answers", _json(_object(name=TEXT, ready={"const": True})), more)
+        ready = _line("Whether a model is ready", _json(_object(name=TEXT, ready={"const": True})), more)
         paths[path] = {"get": _line("Model metadata", _json(_ref("Metadata")), more)}
         paths[f"{path}/ready"] = {"get": ready}
         paths[f"{path}/infer"] = {"post": _infer(more)}
@@ -95,42 +95,42 @@ def _infer(parameters: tuple[Table, ...]) -> Table:
     }
     content = {**_json(_ref("InferResponse")), "application/octet-stream": {"schema": binary}}
     body = _body(_json(_ref("InferRequest")))
-    return _line("Logits and probabilities of prepared images", content, parameters, body)
+    return _line("Logits and probabilities of preprocessed images", content, parameters, body)
 
 
 def _own(models: Sequence[Opened]) -> Table:
     choice = (
         _at("model", "query", {"type": "string", "enum": sorted({one.name for one in models})}),
         _at("version", "query", {"type": "string", "enum": sorted({one.version for one in models})}),
-        _at("name", "query", TEXT, "name of a file that is the whole body"),
-        _at("allow_cut", "query", {"type": "boolean"}, "take the whole B-scans of a volume that is cut short"),
+        _at("name", "query", TEXT, "file name, if the body is a single file"),
+        _at("allow_cut", "query", {"type": "boolean"}, "read the complete B-scans of a truncated volume"),
     )
     how = (
-        _at("tta", "query", {"type": "string", "enum": list(VIEWS)}, "views that are averaged"),
-        _at("aggregation", "query", {"type": "string", "enum": list(PLAIN)}, "how B-scans become an eye"),
-        _at("previews", "query", {"type": "boolean"}, "a small picture in each record"),
+        _at("tta", "query", {"type": "string", "enum": list(VIEWS)}, "test-time augmentation: views to average"),
+        _at("aggregation", "query", {"type": "string", "enum": list(PLAIN)}, "how to aggregate the B-scans of an eye"),
+        _at("previews", "query", {"type": "boolean"}, "add a preview image to each record"),
     )
-    frame = _at("frame", "query", {"type": "integer", "minimum": 0, "maximum": 999999}, "which B-scan or file, from 0")
+    frame = _at("frame", "query", {"type": "integer", "minimum": 0, "maximum": 999999}, "index of the B-scan or file, from 0")
     text = {"schema": TEXT}
     return {
         "/v1/predict": {
             "post": _line(
-                "What octc predict --json says of files", _json(_ref("ServedPredictions")), (*choice, *how), _body(FILES)
+                "Predictions for files, as octc predict --json", _json(_ref("ServedPredictions")), (*choice, *how), _body(FILES)
             )
         },
         "/v1/map": {
             "post": _line(
-                "A heat map by occlusion",
+                "An occlusion heat map",
                 _json(_object(record={"type": "object"}, map=NULLABLE, caption=_list(TEXT), served={"type": "object"})),
                 (*choice, frame),
                 _body(FILES),
             )
         },
-        "/v1/models": {"get": _line("The cards of the models", _json(_object(models=_list({"type": "object"}))))},
+        "/v1/models": {"get": _line("Model cards", _json(_object(models=_list({"type": "object"}))))},
         "/v1/reload": {
-            "post": _line("Read the artifacts again; with a token only", _json(_object(models=_list({"type": "object"}))))
+            "post": _line("Reload the artifacts; requires a token", _json(_object(models=_list({"type": "object"}))))
         },
-        "/metrics": {"get": _line("Numbers for Prometheus", {"text/plain": text})},
+        "/metrics": {"get": _line("Prometheus metrics", {"text/plain": text})},
         "/openapi.json": {"get": _line("This description", _json({"type": "object"}))},
         "/": {"get": _line("The page", {"text/html": text})},
         "/page.js": {"get": _line("Its program", {"text/javascript": text})},
@@ -139,7 +139,7 @@ def _own(models: Sequence[Opened]) -> Table:
 
 
 def _line(summary: str, content: Table | None, parameters: Sequence[Table] = (), body: Table | None = None) -> Table:
-    """An operation; content: of the answer 200, None where there is none."""
+    """An operation. content: of the response 200, None without a body."""
     error = _json(_ref("Error"))
     found: Table = {} if content is None else {"200": {"description": summary, "content": content}}
     found |= {str(status): {"description": text, "content": error} for status, text in ERRORS.items()}
@@ -165,7 +165,7 @@ def _schemas(models: Sequence[Opened]) -> Table:
 
 
 def _request(models: Sequence[Opened]) -> Table:
-    """A request for one image in JSON, of a shape that one of the models takes."""
+    """The schema of a request for one image in JSON, with the shape of one of the models."""
     inputs = []
     for shape in sorted({shape_of(model) for model in models}):
         pixels = math.prod(shape)

@@ -1,4 +1,4 @@
-"""The page, the numbers of Prometheus and the description of the interface."""
+"""Routes of the web page, the Prometheus metrics and the OpenAPI description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes of octc's own: files in, answers out."""
+"""octc's own routes: predictions for uploaded files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRUTH = {"true": True, "false": False}
 
 
 async def predict(request: Request) -> Response:
-    """POST /v1/predict: images and volumes as they are."""
+    """POST /v1/predict: predictions for image files and volumes."""
     words = _words(request, (*CHOICE, "tta", "aggregation", "previews"))
     options, previews = _options(request, words), _truth(words, "previews")
     options.check()
@@ -47,7 +47,7 @@ async def predict(request: Request) -> Response:
 
 
 async def heat_map(request: Request) -> Response:
-    """POST /v1/map: the heat map of an image, or of a B-scan."""
+    """POST /v1/map: the heat map of an image or B-scan."""
     words = _words(request, (*CHOICE, "frame"))
     said = words.get("frame", "0")
     if (frame := digits_of(said, 6)) is None:
@@ -68,22 +68,22 @@ async def heat_map(request: Request) -> Response:
 
 
 async def models(request: Request) -> Response:
-    """GET /v1/models: the cards of all models."""
+    """GET /v1/models: the model cards of all models."""
     return json_response({"models": [card_of(model) for model in request.app.state.site.models]})
 
 
 async def reload(request: Request) -> Response:
-    """POST /v1/reload: read all artifacts again; only where clients have a token."""
+    """POST /v1/reload: reload all artifacts; only if the server requires a token."""
     site: Site = request.app.state.site
     if request.app.state.doors.token is None:
-        raise OctcError("OCT-E910", "artifacts are read again for who has a token", hint="--token-file FILE, or kill -HUP")
+        raise OctcError("OCT-E910", "reloading artifacts requires a token", hint="--token-file FILE, or kill -HUP")
     _words(request, ())
     fresh = await need("anyio").to_thread.run_sync(lambda: reloaded(site))
     return json_response({"models": [{"name": one.name, "version": one.version} for one in fresh]})
 
 
 def reloaded(site: Site, *, wait: bool = False) -> tuple[Opened, ...]:
-    """Read the artifacts again, with a line in the log. wait: as of `Site.reload`."""
+    """Reload the artifacts and log it. wait: as in `Site.reload`."""
     try:
         fresh = site.reload(wait=wait)
     except OctcError as error:
@@ -96,12 +96,12 @@ def reloaded(site: Site, *, wait: bool = False) -> tuple[Opened, ...]:
 
 
 async def _answered(request: Request, words: Mapping[str, str], work: Callable[[Site, Opened, Upload], T]) -> T:
-    """Receive an upload and have it answered in a thread. The upload goes when the thread has ended, whoever still waits."""
+    """Receive an upload and process it in a thread. The upload is removed when the thread ends, even after a disconnect."""
     site: Site = request.app.state.site
     ticket = ticket_of(request)
     readers = request.app.state.readers
     if readers.statistics().tasks_waiting >= site.options.requests // 2:
-        raise OctcError("OCT-E908", "too many uploads wait", hint=f"ask again in {site.pool.retry_after()} s")
+        raise OctcError("OCT-E908", "too many uploads wait", hint=f"retry in {site.pool.retry_after()} s")
     limit = site.options.max_bytes << 20
     with Upload(request.app.state.uploads) as upload:
         await receive(upload, chunks_of(request, limit), request.headers.get("content-type", ""), words.get("name", "upload"))
@@ -116,13 +116,13 @@ async def _answered(request: Request, words: Mapping[str, str], work: Callable[[
 
 
 def _words(request: Request, known: tuple[str, ...]) -> dict[str, str]:
-    """The words of a query; each known and there once."""
+    """The query parameters; unknown and repeated ones are refused."""
     found = request.query_params.multi_items()
     for name, _ in found:
         if name not in known:
             raise bad(f"unknown: {name[:100]!r}", f"known are: {', '.join(known) or 'none'}", name[:100])
     if len(dict(found)) != len(found):
-        raise bad("a word of the query is there twice", "each once")
+        raise bad("a query parameter is repeated", "give each once")
     return dict(found)
 
 

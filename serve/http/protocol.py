@@ -1,4 +1,4 @@
-"""Connections: uvicorn would wait for ever for the headers of a slow client, and answers a quick one in two packets."""
+"""Connections: adds a timeout for request headers to uvicorn, and sends small responses in one packet."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from octc.core.optional import need
 
-HEADER_SECONDS = 10.0  # from the opening of a connection, or the first byte of a further request, to the end of its headers
+HEADER_SECONDS = 10.0  # maximum time for the headers, from the opening of a connection or the first byte of a further request
 
 
 class Joined:
-    """A transport that sends what is written in one turn of the loop together: head and body of an answer are one packet.
+    """A transport that joins all writes of one event loop iteration: head and body of a response become one packet.
 
-    Two would be two system calls, and would wake the client twice.
+    Two packets would need two system calls, and wake the client twice.
     """
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -24,7 +24,7 @@ class Joined:
     def write(self, data: bytes) -> None:
         self._parts.append(data)
         if len(self._parts) == 1:
-            self._loop.call_soon(self._flush)  # what has no second part goes too
+            self._loop.call_soon(self._flush)  # sends a single write too
         else:
             self._flush()
 
@@ -42,8 +42,8 @@ class Joined:
 
 
 def _ends_after_its_answers(protocol: Any) -> bool:
-    """Whether a client that has sent all that it will is still answered (RFC 9112, 9.6): `nc -N` ends so. Its connection ends
-    with the last answer. TLS knows no half of a connection."""
+    """Handle a client that half-closes its connection after the request (RFC 9112, 9.6; `nc -N`): it still gets the response,
+    and the connection ends with the last one. TLS has no half-closed connections."""
     newest = protocol.cycle
     waits = newest is not None and not newest.response_complete and not newest.more_body and protocol.scheme == "http"
     if waits:
@@ -53,7 +53,7 @@ def _ends_after_its_answers(protocol: Any) -> bool:
 
 @functools.cache
 def protocol_class() -> Any:
-    """uvicorn's protocol on httptools, with a limit of time for the headers, and with answers in one packet."""
+    """uvicorn's httptools protocol with a timeout for the headers and responses in one packet."""
     base = need("uvicorn.protocols.http.httptools_impl").HttpToolsProtocol
 
     class Timed(base):  # type: ignore[misc, valid-type]
@@ -65,7 +65,7 @@ def protocol_class() -> Any:
             self._begin()
 
         def data_received(self, data: bytes) -> None:
-            if self._timer is None and self.timeout_keep_alive_task is not None:  # a further request on this connection
+            if self._timer is None and self.timeout_keep_alive_task is not None:  # another request on this connection
                 self._begin()
             super().data_received(data)
 

@@ -23,7 +23,7 @@ async function ask(path, options) {
   }
   if (found.ok) return found;
   const told = await found.json().catch(() => ({}));
-  const error = new Error(told.error ? `${told.error}. ${told.help ?? ""}` : `The server answered ${found.status}.`);
+  const error = new Error(told.error ? `${told.error}. ${told.help ?? ""}` : `The server responded with status ${found.status}.`);
   error.code = told.code;
   throw error;
 }
@@ -129,7 +129,7 @@ function show_unlike(record) {
   box.hidden = record.out_of_distribution !== true;
   box.textContent = box.hidden
     ? ""
-    : "This image is unlike the training images: there is no label, and the probabilities mean little.";
+    : "This image is unlike the training images: it gets no label, and its probabilities are unreliable.";
 }
 
 const refer_of = (record) => `A person is to decide: ${record.refer_because.join("; ")}.`;
@@ -172,14 +172,14 @@ function calibration_of(card) {
   if (known && known.error) {
     parts.push(`Expected calibration error ${percent(known.error.ece)} on ${known.error.images} images (${known.error.set}).`);
   }
-  return parts.length ? parts.join(" ") : "How well these probabilities are calibrated was not measured: read them as scores.";
+  return parts.length ? parts.join(" ") : "The calibration of these probabilities was not measured: treat them as scores.";
 }
 
 function show_preview(record, title) {
   const picture = $("preview");
   picture.hidden = !record.preview;
   $("no-preview").hidden = Boolean(record.preview);
-  $("no-preview").textContent = record.preview ? "" : "There is no picture to show.";
+  $("no-preview").textContent = record.preview ? "" : "No preview is available.";
   if (record.preview) {
     picture.src = record.preview;
     picture.alt = `${title} of ${record.file}`;
@@ -196,11 +196,11 @@ async function show_map() {
   try {
     const found = await (await ask(`v1/map?${query({ frame: String(index) })}`, { method: "POST", body: form() })).json();
     if (index !== state.at || asked !== state.asked) return;
-    if (!found.map) throw new Error("There is no label that a map could explain.");
+    if (!found.map) throw new Error("Without a label there is no heat map.");
     $("map").src = found.map;
-    $("map").alt = `The prepared image, and the same under its heat map. ${found.caption.join(" ")}`;
+    $("map").alt = `The preprocessed image, and the same with its heat map. ${found.caption.join(" ")}`;
     $("map-figure").hidden = false;
-    $("status").textContent = "The heat map is there.";
+    $("status").textContent = "The heat map is ready.";
   } catch (error) {
     show_error(error);
   } finally {
@@ -235,10 +235,10 @@ function show_card(card) {
     ["Input", `${card.input.size} x ${card.input.size} px, ${card.input.channels === 1 ? "grey" : "RGB"}, ${card.input.resize}`],
     ["Trained on", [card.lineage.dataset, card.lineage.recipe && `recipe ${card.lineage.recipe}`].filter(Boolean).join(", ") || "not recorded"],
     ["Verdict of octc verify", verdict],
-    ["Decides by", Object.values(card.rules).flat().join("; ") || "the likeliest class"],
+    ["Decision", Object.values(card.rules).flat().join("; ") || "the most likely class"],
     ["Calibration", calibration_of(card)],
-    ["Likeness to the training images", card.likeness_checked ? "checked for every image" : "not checked: this artifact does not know them"],
-    ["Engine", `${card.engine.runtime} ${card.engine.version}, engines: ${card.engines}, threads of each: ${card.engine.threads}, for a lone request: ${card.threads_alone}`],
+    ["Similarity to the training images", card.likeness_checked ? "checked for every image" : "not checked: the artifact has no description of them"],
+    ["Engine", `${card.engine.runtime} ${card.engine.version}, engines: ${card.engines}, threads per engine: ${card.engine.threads}, for a single request: ${card.threads_alone}`],
     ["SHA-256 of artifact.json", card.sha256],
   ];
   $("card").replaceChildren(...rows.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));

@@ -1,1 +1,1 @@
-"""The service over gRPC."""
+"""The gRPC server."""

@@ -1,4 +1,4 @@
-"""KServe's protocol, version 2, over gRPC, with the messages that tritonclient publishes."""
+"""The KServe v2 protocol over gRPC, with the messages published by tritonclient."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Rpc:
     port: int
 
     async def stop(self, grace: float) -> None:
-        """Take no more, and wait for what runs."""
+        """Stop accepting requests, and wait for the running ones."""
         await self.server.stop(grace)
 
 
 async def start_rpc(site: Site, doors: Doors) -> Rpc:
-    """Listen at the gRPC port (E906 where it cannot be had)."""
+    """Listen on the gRPC port (OctcError E906: not available)."""
     grpc = need("grpc")
     options = site.options
     limit = largest_body(site.models, options.queue)
@@ -78,7 +78,7 @@ async def start_rpc(site: Site, doors: Doors) -> Rpc:
 
 
 def _handlers(site: Site, doors: Doors) -> Any:
-    """The methods of the service; what is not among them is UNIMPLEMENTED."""
+    """The methods of the service; all others are UNIMPLEMENTED."""
     grpc, messages = need("grpc"), need("tritonclient.grpc.service_pb2")
     found = {}
     for name, method in METHODS.items():
@@ -92,7 +92,7 @@ def _handlers(site: Site, doors: Doors) -> Any:
 
 
 def _bounded(name: str, method: Method, site: Site, doors: Doors) -> Callable[[Any, Any], Awaitable[Any]]:
-    """A method with token, limits, error codes, a line in the log and a number."""
+    """Wrap a method with token check, limits, error codes, log line and metrics."""
     grpc, messages = need("grpc"), need("tritonclient.grpc.service_pb2")
 
     async def call(request: Any, context: Any) -> Any:
@@ -108,7 +108,7 @@ def _bounded(name: str, method: Method, site: Site, doors: Doors) -> Callable[[A
             await _abort(context, getattr(grpc.StatusCode, word), f"{error.message} ({error.code}; {error.hint})", site)
         except (TimeoutError, asyncio.TimeoutError):
             word, code = "DEADLINE_EXCEEDED", "OCT-E909"
-            await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the time of the request is over (OCT-E909)", site)
+            await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the request timed out (OCT-E909)", site)
         except asyncio.CancelledError:
             word = "CANCELLED"
             raise
@@ -164,7 +164,7 @@ async def _infer(site: Site, messages: Any, request: Any) -> Any:
         wanted = _read(model, request, site.options.queue)
         found = await site.infer(model, wanted)
         answer = messages.ModelInferResponse(model_name=model.name, model_version=model.version, id=wanted.id)
-        for name, values in found.items():  # raw, however the input came: tritonclient reads no other form
+        for name, values in found.items():  # raw, whatever the form of the input: tritonclient reads no other form
             answer.outputs.add(name=name, datatype=OUTPUTS[name], shape=values.shape)
             answer.raw_output_contents.append(values.astype(KINDS[OUTPUTS[name]], copy=False).tobytes())
         return answer
@@ -185,13 +185,13 @@ def _images(model: Opened, request: Any, count: int) -> Any:
     raw, contents = request.raw_input_contents, request.inputs[0].contents
     given = [field.name for field, _ in contents.ListFields()]
     if raw and given:
-        raise bad("the input has raw_input_contents and contents", "one of the two")
+        raise bad("the input has raw_input_contents and contents", "give one of the two")
     if raw:
         if len(raw) != 1:
             raise bad(f"{len(raw)} raw_input_contents for one input")
         return images_of(model, count, raw[0])
     if given != ["uint_contents"]:
-        raise bad(f"contents are {', '.join(given) or 'missing'}", "uint_contents, or raw_input_contents")
+        raise bad(f"contents are {', '.join(given) or 'missing'}", "give uint_contents or raw_input_contents")
     values = np.fromiter(contents.uint_contents, np.uint32, len(contents.uint_contents))
     if values.size and int(values.max()) > 255:
         raise bad("contents are not whole numbers from 0 to 255")

@@ -239,8 +239,8 @@ def test_a_batch_that_nobody_asked_for_is_halved_where_memory_is_short(
     assert state.rows["onnx-fp32-device-2"].latency is not None
     assert not [name for name in state.rows if name.endswith(("-8", "-4"))]
     assert [text for text in state.warnings if "nobody asked" in text] == [
-        "onnx-fp32: memory is short for batch 8, which nobody asked for: 4 in its place",
-        "onnx-fp32: memory is short for batch 4, which nobody asked for: 2 in its place",
+        "onnx-fp32: memory is short for batch 8, which was not requested: 4 instead",
+        "onnx-fp32: memory is short for batch 4, which was not requested: 2 instead",
     ]
     check_schema(document(state, judge(state), find_all(state)))
     asked = benched(run, ("onnx-fp32",), tmp_path / "asked", options=tiny_options(run, batch=8, vs="none"))

@@ -191,7 +191,7 @@ def test_the_fastest_is_undecided_where_a_row_that_is_not_valid_was_as_fast(whol
     assert f"fastest: {INT8}" in said(int8=(1, *valid), plain=(2, *bad), fp32=(3, *valid))
     wrong = said(int8=(1, "INVALID", ("output_mismatch",)), plain=(2, *valid), fp32=(3, *valid))
     assert f"fastest: {FLOAT}" in wrong  # outputs that are wrong have no speed
-    assert f"not told apart from {FLOAT}" in said(int8=(1, *valid), plain=(1.01, *valid), fp32=(3, *valid))
+    assert f"not distinguishable from {FLOAT}" in said(int8=(1, *valid), plain=(1.01, *valid), fp32=(3, *valid))
     assert said(int8=(1, *bad), plain=(2, *bad), fp32=(3, *bad)) == ""
 
 

@@ -82,7 +82,7 @@ def test_r05_quota_battery_and_limits_on_the_instruction_set_are_said(tmp_path: 
     write(tmp_path, "sys/class/power_supply/BAT0/type", "Battery")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     found = machine_warnings(read_machine(tmp_path), tmp_path)
-    assert found[0] == "quota of 0.5 processors: throttling by the scheduler is part of the result"
+    assert found[0] == "CPU quota of 0.5 processors: throttling by the scheduler is part of the result"
     assert "running on battery" in found
     assert "ONEDNN_MAX_CPU_ISA=AVX2 limits the instruction set" in found
     write(tmp_path, "sys/class/power_supply/AC/type", "Mains")

@@ -66,7 +66,7 @@ def test_every_command_finds_images_that_were_moved(way: str, made: Path, said: 
         code, out, err = said(*command.format(**words).split(), *more)
         assert code == 0 or (command.startswith("bench") and code in (1, 6)), (command, err)  # 6: a busy machine
         assert "not on this machine" not in err, (command, err)
-        assert "drawn pictures" not in out + err, (command, err)
+        assert "synthetic images (" not in out + err, (command, err)
 
 
 @pytest.mark.slow

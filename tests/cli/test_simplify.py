@@ -93,6 +93,12 @@ def test_a_student_is_made_simpler_exported_and_verified(said: Said, tmp_path: P
     assert (run.artifacts / "onnx-int8").is_dir()
     code, out, err = said("eval", run.id)
     assert code == 0, err
+    tuned = {path: path.stat().st_mtime_ns for path in (run.path / "qat").rglob("*") if path.is_file()}
+    code, _, err = said("simplify", "--resume", run.id)  # what artifacts were made of stays
+    assert code == 0, err
+    assert tuned == {path: path.stat().st_mtime_ns for path in (run.path / "qat").rglob("*") if path.is_file()}
+    code, _, err = said("simplify", "r-0001", "--resume", run.id)
+    assert (code, "OCT-E102" in err) == (2, True)
     code, out, err = said("export", run.id, "--target", "torch")
     assert (code, "OCT-E102" in err) == (2, True)
 
@@ -186,6 +192,8 @@ def test_what_no_student_has_is_refused_before_a_run_is_made(said: Said, tmp_pat
         (("r-0002", "--budget", "0"), "OCT-E104"),
         (("r-0002", "--activation", "relu", "--epochs", "0"), "OCT-E104"),
         (("--resume", "r-0002"), "OCT-E107"),
+        (("--resume", "r-0002", "--margin", "5"), "OCT-E102"),
+        (("--resume", "r-0002", "--no-qat"), "OCT-E102"),
     ):
         code, _, err = said("simplify", *words)
         assert (code, wanted in err) == (2, True), (words, err)

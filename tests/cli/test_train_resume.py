@@ -8,15 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from octc.core.files import publishing
 from octc.store.runs import Run, owning
 from octc.train.jobs.resume import FIXED, HELD
+from octc.train.loop import fit
 from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
+from octc.train.recipes.registry import RECIPES
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 from tests.house.tree import ROOT
 
@@ -149,6 +152,56 @@ def test_allow_change_says_it_and_keeps_it(begun: Run, said: Said) -> None:
     assert (begun.path / "train" / "model.safetensors").read_bytes() == before
     code, out, _ = said("student", "--resume", begun.id, "--no-qat", "--json")
     assert (code, json.loads(out)["error"]["code"]) == (2, "OCT-E110")
+
+
+def test_a_finished_network_that_goes_on_with_changes_and_is_killed_goes_on_with_them(
+    begun: Run, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that is printed then: the network that was finished before does not stand for the one that was asked for."""
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = read_checkpoint(begun.path / "train")[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "_train_epoch", stopped)  # before any state of the changed training is written
+        assert said("student", "--resume", begun.id, "--epochs", "3", "--allow-change")[0] == 130
+    assert begun.read()["recipe"]["student"]["epochs"] == 3
+    code, _, err = said("student", "--resume", begun.id)
+    assert code == 0, err
+    made = read_checkpoint(begun.path / "train")[0]
+    assert (before.metrics["epochs"], made.metrics["epochs"]) == (2, 3)
+    assert made.recipe["student"]["epochs"] == 3
+    assert [one["stage"] for one in begun.read()["stages"]] == ["train", "changed", "train"]
+    code, _, err = said("student", "--resume", begun.id)
+    assert (code, f"{begun.id} is finished: nothing was changed" in err) == (0, True)
+    assert (
+        said("student", "--resume", begun.id, "--epochs", "2", "--allow-change")[0] == 0
+    )  # no epoch is left: the same network
+    assert [one["stage"] for one in begun.read()["stages"]][3:] == ["changed", "train"]
+    code, _, err = said("student", "--resume", begun.id)
+    assert (code, f"{begun.id} is finished: nothing was changed" in err) == (0, True)
+
+
+def test_a_run_that_another_process_owns_is_not_changed(begun: Run, said: Said) -> None:
+    before = (begun.path / "run.json").read_bytes()
+    with owning(begun):
+        code, out, _ = said("student", "--resume", begun.id, "--epochs", "3", "--allow-change", "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (2, "OCT-E108")
+    assert (begun.path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("told", [{"model": "vit_tiny_patch16_224", "size": 64}, {"model_kwargs": {"global_pool": ""}}])
+def test_a_network_that_does_not_take_its_pictures_is_refused_before_any_work(
+    said: Said, tmp_path: Path, told: dict[str, Any]
+) -> None:
+    recipe = RECIPES["smoke"]()
+    changed = replace(recipe, name="own", student=replace(recipe.student, **told))
+    (tmp_path / "own.json").write_text(json.dumps(asdict(changed)))
+    words = ("student", "--dataset", "folder", "--recipe", "own.json", "--teacher", "none", "--no-qat", "--json")
+    code, out, _ = said(*words)
+    assert (code, json.loads(out)["error"]["code"]) == (3, "OCT-E307")
+    assert not list((tmp_path / "runs").glob("r-*"))
 
 
 def test_a_run_of_an_older_octc_goes_on_and_that_is_said(begun: Run, said: Said) -> None:

@@ -38,6 +38,7 @@ from tests.house.tree import ROOT
 PRE = Preprocess(64)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (16, 1, 64, 64), dtype=np.uint8)
+PICTURES = [Image.fromarray(one[0]) for one in IMAGES]
 X = torch.from_numpy(RNG.normal(size=(4, 3, 64, 64)).astype(np.float32))
 Y = torch.tensor([0, 1, 2, 3])
 
@@ -116,6 +117,58 @@ def test_every_silu_is_replaced_and_nothing_else_changes() -> None:
     kinds = [type(part).__name__ for part in model.modules()]
     assert (kinds.count("SiLU"), kinds.count("Hardswish")) == (0, len(step.modules))
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+class Several(nn.Module):
+    """One activation, and one gate, in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        act, gate = nn.SiLU(), Squeeze(16)
+        self.c1, self.a1, self.g1 = nn.Conv2d(3, 16, 3, 2, 1), act, gate
+        self.c2, self.a2, self.g2 = nn.Conv2d(16, 16, 3, 2, 1), act, gate
+        self.c3, self.fc = nn.Conv2d(16, 16, 3, 2, 1), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.g1(self.a1(self.c1(x)))
+        return self.fc(self.c3(self.g2(self.a2(self.c2(x)))).mean((2, 3)))
+
+
+def test_a_module_in_several_places_is_replaced_in_all_of_them_and_its_gates_are_none() -> None:
+    torch.manual_seed(0)
+    model = Several()
+    made = octc.simplify(model, PICTURES, PRE, octc.Simplification(activation="relu"))
+    assert [type(part).__name__ for part in (made.module.a1, made.module.a2)] == ["ReLU", "ReLU"]
+    again = octc.rebuild_simplified(Several(), made.steps)
+    again.load_state_dict(made.module.state_dict())
+    assert torch.equal(again.eval()(X), made.module(X))
+    assert mean_gates(model, lambda: [X]) == {}, "two places have gates of their own"
+
+
+class Plain(nn.Module):
+    """A gate behind a norm without weights, whose output no convolution reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.gate = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8, affine=False), Squeeze(8)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.gate(self.norm(self.conv(x))).mean((2, 3)))
+
+
+def test_a_gate_that_nothing_can_take_stays() -> None:
+    with pytest.raises(OctcError) as caught:
+        octc.simplify(Plain(), PICTURES, PRE, octc.Simplification(no_se=True))
+    assert of(caught.value) == ("OCT-E413", 2)
+
+
+@pytest.mark.parametrize("label", [4, -1, "bright", 0.5, None])
+def test_labels_that_are_no_class_are_refused(label: Any) -> None:
+    wanted = octc.Simplification(prune=0.5)
+    with pytest.raises(OctcError) as caught:
+        octc.simplify(network("test_resnet"), PICTURES, PRE, wanted, labels=[label] * len(PICTURES))
+    assert of(caught.value) == ("OCT-E706", 3)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "densenet121"])

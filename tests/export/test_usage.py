@@ -20,6 +20,7 @@ from octc.store.artifacts import read_artifact
 from octc.store.runs import Run
 from tests.tiny_artifacts import copied, folder_of, resign, shared_run
 
+ORIENTATION = 274  # tag of EXIF and TIFF
 ALLOWED = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch", "litert": "ai_edge_litert"}
 # the script runs where octc, and every engine but its own, cannot be imported
 RUN = "import sys; sys.modules.update(dict.fromkeys({blocked!r})); sys.argv = ['use', {image!r}]; exec(open({script!r}).read())"
@@ -40,6 +41,19 @@ def test_its_code_gives_the_probabilities_of_octc(
     noise = np.random.default_rng(0).integers(0, 255, (96, 160), dtype=np.uint8)  # of another size: the resize counts
     Image.fromarray(noise).save(tmp_path / "seen.png")
     same_answer(folder, tmp_path / "seen.png", capsys)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG", "PNG"])
+def test_a_picture_on_its_side_is_turned_in_its_code_too(
+    kind: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    slope = np.linspace(0, 255, 96 * 160).reshape(96, 160).astype(np.uint8)
+    Image.fromarray(slope).save(tmp_path / f"seen.{kind.lower()}", kind, exif=exif)
+    Image.fromarray(slope).save(tmp_path / "upright.png")
+    turned = same_answer(run.artifacts / "onnx-int8", tmp_path / f"seen.{kind.lower()}", capsys)
+    assert turned != pytest.approx(same_answer(run.artifacts / "onnx-int8", tmp_path / "upright.png", capsys), abs=1e-3)
 
 
 RANGES = {

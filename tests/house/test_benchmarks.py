@@ -34,6 +34,7 @@ ABLATION = "--recipe smoke --size 32 --epochs 1 --teacher-epochs 1 --batch 8 --s
 # script -> words of each run; {images}: a tree of several depths, {ucsd}: laid out as UCSD, {run}: a finished student
 CASES: dict[str, tuple[str, ...]] = {
     "ablation.py": (f"--data {{ucsd}} --dataset ucsd --place ablation {ABLATION}",),
+    "activations.py": ("--rounds 1 --threads 1 --json",),
     "archive.py": (
         "{run}/artifacts/onnx-int8 {images} --fp32 {run}/artifacts/onnx-fp32 --count 32 --rounds 1 --rows 0 --no-ray",
         "{run}/artifacts/onnx-int8 {images} --count 32 --rounds 1 --workers 1 --no-ray --rows 100",

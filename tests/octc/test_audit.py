@@ -101,7 +101,7 @@ def test_copies_within_a_part_are_a_warning_that_counts_patients(tree: Path) -> 
     shutil.copy(first(tree, "train", "CNV"), tree / OCT / "train/CNV/CNV-92-1.jpeg")
     report = audit("phantom", tree)
     assert report.findings == ()
-    assert "1 of them under two patients" in one(report, "OCT-W210").message
+    assert "1 of them with two patients" in one(report, "OCT-W210").message
 
 
 def test_same_bytes_under_two_classes_are_a_conflict(tree: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from octc.core.errors import OctcError
 from octc.datasets.audit import audit
+from octc.datasets.base import Reading
 from octc.datasets.registry import guess_layout, scan_dataset
 from octc.datasets.split import make_split
 from tests.octc.neh_tree import picture
@@ -154,3 +156,41 @@ def test_one_class_and_a_mark_of_byte_order(root: Path) -> None:
     assert len(scan_dataset("csv", root).items) == 16
     rewrite(root, ",wet,", ",dry,")
     assert refused(root).code == "OCT-E206"
+
+
+def test_what_r_writes_for_a_missing_cell_is_no_split(root: Path) -> None:
+    rewrite(root, ",scanner", ",split")
+    rewrite(root, ",B\n", ",NA\n")
+    samples = scan_dataset("csv", root)
+    assert {s.part for s in samples.items} == {None}
+
+
+@pytest.mark.parametrize("before", ["", "\n", "\r\n   \r\n"])
+def test_the_separator_is_that_of_the_first_line_with_cells_and_outside_of_quotes(root: Path, before: str) -> None:
+    table = root / "labels.csv"
+    rows = [line.split(",", 2) for line in table.read_text().splitlines()]
+    lines = [";".join((path, label, rest.rsplit(",", 1)[0])) for path, label, rest in rows]
+    lines[0] = 'path;"label, final, as read";patient'
+    table.write_text(before + "\n".join(lines) + "\n")
+    samples = scan_dataset("csv", root, reading=Reading(columns={"label": "label, final, as read"}))
+    assert (len(samples.items), samples.classes) == (16, ("dry", "wet"))
+
+
+def test_a_file_that_is_gone_is_no_other_file_of_its_name(root: Path) -> None:
+    """scans/p3/9.jpg is not there, and a file of that name lies with another patient, whom no line names."""
+    picture(root / "scans/p0/9.jpg", 99)
+    table = root / "labels.csv"
+    table.write_text(table.read_text() + "scans/p3/9.jpg,wet,Z,B\n")
+    items = {s.path: s for s in scan_dataset("csv", root).items}
+    assert items["scans/p3/9.jpg"].sha256 == ""
+    assert "scans/p0/9.jpg" not in items
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_accent_is_one_in_both_of_its_forms(root: Path, form: str) -> None:
+    """As macOS stores it in the name of a file, and another system in a table."""
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    picture(root / unicodedata.normalize(form, "scans/Gerät/ü1.jpg"), 77)
+    table = root / "labels.csv"
+    table.write_text(table.read_text() + unicodedata.normalize(other, "scans/Gerät/ü1.jpg") + ",wet,Z,B\n")
+    assert all(s.sha256 for s in scan_dataset("csv", root).items)

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.encaps import generate_frames
 
 from octc.core.errors import OctcError
 from octc.imaging import cut_off
 from octc.imaging.decode import decode_image
 from octc.volumes import read_volume
+from octc.volumes.writing import RLE
 from tests.octc.pictures import encoded, png_of, refused
 from tests.octc.volumes.opt_objects import encapsulated, made, stored
 
@@ -52,12 +54,53 @@ def test_a_jpeg_without_its_last_part_is_refused(picture: Image.Image, subsampli
             assert refused(data).code == "OCT-E201", name
 
 
+@pytest.mark.parametrize("how", [{}, {"restart_marker_rows": 1}, {"restart_marker_blocks": 5}], ids=str)
+@pytest.mark.parametrize(("picture", "subsampling"), [(GREY, 0), (COLOUR, 0), (COLOUR, 2), (COLOUR.convert("CMYK"), 0)])
+def test_every_scan_of_a_progressive_jpeg_is_counted(picture: Image.Image, subsampling: int, how: dict[str, Any]) -> None:
+    whole = encoded(picture, "JPEG", quality=75, subsampling=subsampling, progressive=True, **how)
+    frame = cut_off._read(whole)
+    assert cut_off._count(whole, frame) is None
+    assert not cut_off._is_odd(whole, frame)
+    for scan in frame.scans:
+        if scan.end - scan.start > 2000:
+            at = (scan.start + scan.end) // 2
+            assert refused(whole[:at] + bytes(300) + whole[at + 300 :]).code == "OCT-E201", scan
+
+
 def test_a_progressive_jpeg_without_its_last_scans_is_refused() -> None:
     whole = encoded(COLOUR, "JPEG", quality=90, progressive=True)
     decode_image(whole, "whole.jpg")
     for name, data in cuts(whole, len(whole) // 2).items():
-        if name != "a hole of zeros":  # within a scan: codes that refine are not counted
-            assert refused(data).code == "OCT-E201", name
+        assert refused(data).code == "OCT-E201", name
+
+
+@pytest.mark.parametrize("how", [{}, {"optimize": True}, {"restart_marker_rows": 1}], ids=str)
+def test_a_hole_is_found_wherever_it_lies(how: dict[str, Any]) -> None:
+    """Also where as many blocks are left as there should be, and in pictures that are not counted."""
+    whole = encoded(GREY, "JPEG", quality=90, **how)
+    frame = cut_off._read(whole)
+    for at in range(frame.scans[0].start + 10, len(whole) - 300, 331):
+        data = whole[:at] + bytes(100) + whole[at + 100 :]
+        assert refused(data).code == "OCT-E201", at
+        assert cut_off._hole(data, cut_off._read(data)) or how, "the usual codes make a run of zeros numbers"
+
+
+@pytest.mark.parametrize("compression", ["tiff_deflate", "tiff_adobe_deflate", "jpeg", "packbits", "tiff_lzw"])
+def test_a_hole_in_a_strip_of_a_tiff_is_found(compression: str, tmp_path: Path) -> None:
+    dark = Image.fromarray(np.where(NOISE < 140, 0, NOISE))
+    for picture in (GREY, dark):
+        whole = encoded(picture, "TIFF", compression=compression)
+        decode_image(whole, "whole.tif")
+        for at in range(400, min(len(whole) - 900, 6000), 700):
+            assert refused(whole[:at] + bytes(400) + whole[at + 400 :]).code == "OCT-E201", at
+    path = tmp_path / "stack.tif"
+    GREY.save(path, save_all=True, append_images=[GREY], compression=compression)
+    data = path.read_bytes()
+    assert np.array_equal(read_volume(path).frame(1), read_volume(path).frame(0))
+    path.write_bytes(data[:2000] + bytes(400) + data[2400:])
+    with pytest.raises(OctcError) as error:
+        read_volume(path).frame(0)
+    assert error.value.code == "OCT-E222"
 
 
 @pytest.mark.parametrize("level", [0, 127, 128, 255])
@@ -130,3 +173,22 @@ def test_a_frame_of_an_object_without_its_last_part_is_refused(padded: bool, tmp
     with pytest.raises(OctcError) as error:
         volume.frame(1)
     assert (error.value.code, "frame 1" in error.value.message) == ("OCT-E222", True)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_a_hole_in_a_run_length_frame_is_found(kind: str, tmp_path: Path) -> None:
+    """Zeros are PackBits too, literals of one zero each: a decoder takes them. Behind the last pixel they are padding."""
+    picture = NOISE.astype(kind) * (1 if kind == "u1" else 16)
+    picture[20:60] = 0
+    value = made([picture] * 31, bits=8 if kind == "u1" else 12, syntax=RLE)
+    whole = next(generate_frames(value.PixelData, number_of_frames=31))
+    holed = [whole[:at] + bytes(400) + whole[at + 400 :] for at in np.linspace(800, len(whole) - 800, 30).astype(int)]
+    path = stored(encapsulated(value, [whole + bytes(400), *holed], syntax=RLE), tmp_path)
+    volume, told = read_volume(path), []
+    assert np.array_equal(volume.raw(0), picture)
+    for index in range(1, 31):
+        with pytest.raises(OctcError) as error:
+            volume.frame(index)
+        assert error.value.code == "OCT-E222"
+        told.append("a hole of zeros" in error.value.message)
+    assert any(told)  # the others have too few pixels

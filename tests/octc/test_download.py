@@ -80,7 +80,7 @@ def test_a_server_without_ranges_begins_anew(web: Web, tmp_path: Path) -> None:
     page = web.put("/a.zip", BODY, faults=["short"], ranges=False)
     said: list[str] = []
     assert get(web, page, tmp_path, said).read_bytes() == BODY
-    assert "a.zip cannot be continued and begins anew" in said
+    assert "a.zip cannot be resumed and starts again" in said
 
 
 def test_without_a_version_nothing_is_continued(web: Web, tmp_path: Path) -> None:

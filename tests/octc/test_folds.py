@@ -102,6 +102,22 @@ def test_too_few_patients_of_a_class_say_how_many_folds_there_can_be() -> None:
         make_folds(samples, "x", 1, 0)
 
 
+def test_a_class_that_parts_may_lack_has_two_patients_for_folds() -> None:
+    """With one, the fold that holds it out would have none of the class to train on."""
+    rare = [sample for sample in busy(patients=12).items if sample.label != 2]
+    samples, name = busy(patients=12), CLASSES[2]
+    samples = replace(samples, may_lack=(name,))
+    own = [Sample(f"rare-{p}-{i}.png", 2, f"rare {p}", None, f"rare {p} {i}") for p in range(2) for i in range(3)]
+    folds = make_folds(replace(samples, items=(*rare, *own)), "x", 3, 0)
+    assert [fold.counts()["test"][name] for fold in folds].count(3) == 2
+    assert all(fold.counts()["train"][name] for fold in folds)
+    with pytest.raises(OctcError) as caught:
+        make_folds(replace(samples, items=(*rare, *own[:3])), "x", 3, 0)
+    assert (caught.value.code, f"{name} (1)" in caught.value.message, "--allow-empty" in caught.value.hint) == (
+        "OCT-E207", True, False
+    )  # fmt: skip
+
+
 def test_a_fold_is_written_and_read_with_all_it_says(tmp_path: Path) -> None:
     for split in (make_folds(busy(official=20), "x", 5, 3)[2], make_splits(busy(official=20), "x", "as-released", 5)[0]):
         path = tmp_path / f"{split.protocol}.json"

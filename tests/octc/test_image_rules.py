@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from octc.datasets.synthetic.bscans import draw_phantom
-from octc.imaging.decode import decode_image, read_image
+from octc.imaging.decode import decode_image, read_image, read_size
 from octc.imaging.preprocess import Preprocess, quality_notes
 from tests.octc.pictures import codes, encoded, png_of, refused
 
@@ -103,6 +103,23 @@ def test_exif_orientation_is_applied_as_viewers_do(scan: Image.Image, turn: int)
         decoded = decode_image(encoded(stored, kind, exif=exif), f"scan.{kind.lower()}")
         np.testing.assert_array_equal(np.asarray(decoded.image), np.asarray(scan))
     assert codes(encoded(stored, "JPEG", exif=exif), "scan.jpg") == (["OCT-W208"] if turn > 1 else [])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_the_size_of_a_file_is_that_of_its_picture(kind: str, turn: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path = tmp_path / "scan"
+    Image.new("L", (96, 40), 80).save(path, kind, exif=exif)
+    assert read_size(path) == decode_image(path.read_bytes(), "scan").image.size == ((40, 96) if turn > 4 else (96, 40))
+
+
+def test_a_size_that_cannot_be_read_is_an_error_of_the_file(tmp_path: Path) -> None:
+    for data in (b"", b"GIF89a" + bytes(20), png_of(40000, 40000, 8, b"")):
+        (tmp_path / "scan.png").write_bytes(data)
+        with pytest.raises((OSError, ValueError)):
+            read_size(tmp_path / "scan.png")
 
 
 def test_threads_leave_the_warnings_filter_as_it_was(scan: Image.Image) -> None:

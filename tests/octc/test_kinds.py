@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from octc.core.errors import OctcError
 from octc.imaging.decode import decode_image
 from octc.volumes import read_volume
 from tests.octc.pictures import encoded, refused
+from tests.octc.tiffs import bmp, tiff
 
 GREY = Image.fromarray((np.arange(48 * 64).reshape(48, 64) % 251).astype(np.uint8))
 TURNED = (
@@ -139,3 +141,15 @@ def test_a_png_with_a_wrong_sum_in_its_header_is_called_damaged() -> None:
     data = bytearray(encoded(GREY, "PNG"))
     data[20] ^= 1
     assert refused(bytes(data)).code == "OCT-E201"
+
+
+def test_whole_files_of_layouts_that_are_not_read_are_not_called_damaged() -> None:
+    """A bitmap with masks in a rare order, and a TIFF whose strips are WebP."""
+    grey = np.full((40, 48), 90)
+    masked = bmp(grey.astype("u4"), 32, masks=(0x0000FF00, 0x00FF0000, 0xFF000000))
+    strips = bytearray(tiff(grey.astype("u1"), 1))
+    at = strips.index(struct.pack("<2HI", 259, 3, 1)) + 8
+    struct.pack_into("<H", strips, at, 50001)
+    for data in (masked, bytes(strips)):
+        error = refused(data)
+        assert (error.code, "save it as PNG" in str(error.hint)) == ("OCT-E202", True)

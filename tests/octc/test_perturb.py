@@ -96,5 +96,7 @@ def test_numbers_become_quarters_and_few_values_stay() -> None:
         "up to 25", "above 25 up to 50", "above 50 up to 75", "above 75 up to 100",
     ]  # fmt: skip
     assert {quarters.count(name) for name in set(quarters)} == {25}
+    gaps = binned("age", [*(str(i) for i in range(1, 101)), "nan", "NaN", ""])
+    assert (gaps[:100], set(gaps[100:])) == (quarters, {"(not given)"})
     skewed = binned("age", ["0"] * 90 + [str(i) for i in range(1, 21)])
     assert set(skewed) == {"up to 0", "above 0 up to 20"}

@@ -189,6 +189,46 @@ def test_numbers_are_one_class_whatever_wrote_them(first: int, kind: Any) -> Non
     assert (named.lost, [row.n for row in named.per_class]) == (0, [200] * 4)
 
 
+class Tensor:
+    """Values of another library, which their `tolist` gives; one of them alone is no number of Python."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values)
+
+    def __iter__(self) -> Any:
+        return iter(Tensor(one) for one in self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.asarray(self.values, dtype)
+
+    def tolist(self) -> Any:
+        return self.values.tolist()
+
+
+def test_tensors_and_columns_are_their_values() -> None:
+    whose = np.arange(N) // 4
+    plain = compare_tables(TRUTH.tolist(), BEFORE, AFTER, patients=whose.tolist(), classes=CLASSES)
+    found = compare_tables(
+        Tensor(TRUTH),
+        Tensor(BEFORE),
+        Tensor(AFTER),
+        patients=Tensor(whose),
+        ids=Tensor(range(N)),
+        classes=CLASSES,  # type: ignore[arg-type]
+    )
+    assert (found.interval, found.patients, found.accuracy) == (plain.interval, 200, plain.accuracy)
+
+
+def test_an_index_that_would_make_classes_without_end_is_refused() -> None:
+    """A row that holds an id or a date in the place of a class: nothing of its size is made."""
+    with pytest.raises(OctcError) as caught:
+        compare_tables([*TRUTH[:-1].tolist(), 20261201], TRUTH, TRUTH)
+    assert (caught.value.code, "20,261,201" in caught.value.message) == ("OCT-E706", True)
+
+
 def test_a_single_class_and_a_single_image_have_a_verdict() -> None:
     for count in (1, 60):
         found = compared(["CNV"] * count, ["CNV"] * count, ["CNV"] * count, classes=None)
@@ -198,7 +238,7 @@ def test_a_single_class_and_a_single_image_have_a_verdict() -> None:
 def test_what_is_no_probability_is_named_with_its_row() -> None:
     bad = AFTER.copy()
     bad[7] = (0.5, 0.25, 0.5, 0.0)
-    with pytest.raises(OctcError, match="1 of 800 rows of 'after' are no probabilities: i7 has CNV"):
+    with pytest.raises(OctcError, match="1 of 800 rows of 'after' are not probabilities: i7 has CNV"):
         compared(TRUTH, BEFORE, bad, ids=[f"i{k}" for k in range(N)])
 
 

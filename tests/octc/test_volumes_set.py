@@ -213,6 +213,17 @@ def test_whole_numbers_may_be_written_as_a_column_with_gaps_is(tmp_path: Path) -
     assert len(found.items) == 8
 
 
+def test_cells_that_say_nothing_are_empty_ones(tmp_path: Path) -> None:
+    """R writes NA, and a spreadsheet program #N/A."""
+    for n in (1, 2):
+        (tmp_path / f"{n}.vol").write_bytes(synthetic.vol_bytes(eye(n)))
+    header = "path,label,patient,volume,eye,frame,part,shape"
+    table(tmp_path, "1.vol,dry,A,,,,,", "2.vol,wet,B,,,,,", header=header)
+    wanted = scan_dataset("volumes", tmp_path)
+    table(tmp_path, "1.vol,dry,A,NA,unknown,NA,NA,NA", "2.vol,wet,B,#N/A,NA,-,n/a,NaN", header=header)
+    assert scan_dataset("volumes", tmp_path).items == wanted.items
+
+
 @pytest.mark.parametrize(
     ("rows", "header", "why"),
     [

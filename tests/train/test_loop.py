@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ import pytest
 import torch
 
 from octc.core.errors import OctcError
+from octc.train.loop.epoch import Judgement
+from octc.train.loop.label_losses import label_loss
 from octc.train.loop.training import Data, Fitted
-from octc.train.recipes.config import Augment
+from octc.train.loop.ways import plain_ways
+from octc.train.recipes.config import Augment, Objective
 from tests.train.tiny import CLASSES, make_data, train
 
 STEPS = 5  # of 40 images in batches of 8
@@ -208,6 +213,15 @@ def test_t08_state_of_another_network_is_refused_with_the_difference(tmp_path: P
         train(tmp_path, resume=True, allow_change=True, model="test_resnet", epochs=2)
     assert caught.value.code == "OCT-E307"
     assert "missing keys" in caught.value.message
+
+
+@pytest.mark.parametrize(("loss", "words"), [(0.5, "criterion (loss)"), (math.nan, "validation loss")])
+def test_epochs_that_none_can_be_chosen_of_are_refused(tmp_path: Path, loss: float, words: str) -> None:
+    """Logits that are finite may have a loss that is not."""
+    ways = replace(plain_ways(label_loss(Objective(), 0.05, [], CLASSES)), judge=lambda *_: Judgement(loss, 0.5, math.inf))
+    with pytest.raises(OctcError) as caught:
+        train(tmp_path, epochs=1, loss=ways)
+    assert (caught.value.code, words in caught.value.message) == ("OCT-E301", True)
 
 
 def test_t10_gradients_that_explode_stop_with_the_files_and_keep_the_last_good_state(tmp_path: Path) -> None:

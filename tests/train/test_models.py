@@ -11,7 +11,7 @@ import torch
 
 from octc.core.errors import OctcError
 from octc.imaging.preprocess import Preprocess
-from octc.train.networks.models import WithInput, build_model, normalise, parameter_count
+from octc.train.networks.models import WithInput, build_model, check_answers, normalise, parameter_count
 from tests.stand_ins import normalised
 
 
@@ -54,6 +54,36 @@ def test_options_that_the_network_does_not_take_are_refused_by_name() -> None:
     error = refused("test_resnet", no_such_option=3)
     assert error.code == "OCT-E307"
     assert "no_such_option" in error.message
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"act_layer": "nope"}, {"global_pool": "nope"}, {"output_stride": 5}, {"block": "x"}, {"layers": [1]}, {"num_classes": 7}],
+)
+def test_options_that_a_builder_stumbles_over_are_refused(told: dict[str, Any]) -> None:
+    error = refused("resnet18", **told)
+    assert (error.code, next(iter(told)) in error.message + error.hint) == ("OCT-E307", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "told"),
+    [("vit_tiny_patch16_224", 192, {}), ("inception_v3", 32, {}), ("test_resnet", 64, {"in_chans": 1}),
+     ("test_resnet", 64, {"global_pool": ""}), ("test_resnet", 64, {"features_only": True})],
+)  # fmt: skip
+def test_a_network_that_does_not_answer_pictures_of_a_size_is_refused(name: str, size: int, told: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        model = build_model(name, 4, **told).train()
+    with pytest.raises(OctcError) as caught:
+        check_answers(model, name, size, 4)
+    assert (caught.value.code, model.training) == ("OCT-E307", True)
+
+
+def test_a_network_that_answers_is_as_it_was() -> None:
+    model = build_model("test_resnet", 4).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert check_answers(model, "test_resnet", 64, 4) is model
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_parameter_count_is_that_of_the_specification() -> None:

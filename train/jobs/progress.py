@@ -76,11 +76,12 @@ class StageProgress:
             f"val acc {100 * row['val_acc']:.2f}{leads}{rate}"
         )
 
-    def stage(self, name: str, made: Checkpoint) -> None:
-        """A finished stage, in the run's log, once: a process that was killed may have written it down already."""
+    def stage(self, name: str, made: Checkpoint, *, again: bool = False) -> None:
+        """A finished stage, in the run's log, once: a process that was killed may have written it down already. again: it went
+        on after its end, and has another one."""
         self.bars.close()
         self.step = None
         if self.accelerator.is_main_process:
-            if not self.run.has_stage(name, sha256=made.sha256):
+            if again or not self.run.has_stage(name, sha256=made.sha256):
                 self.run.log_stage(name, sha256=made.sha256, metrics=made.metrics)
             self.job.document[name] = {"sha256": made.sha256, "metrics": made.metrics, "folder": str(self.run.path / name)}

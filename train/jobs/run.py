@@ -76,6 +76,7 @@ class Prepared:
         teachers: the first one, and those beside it. second: that of the second student of mutual learning.
         whole: digest of the split over both modalities, where there are two.
         lent: what was found of weights that the teacher lends.
+        changes: of a run that goes on, which were allowed and are not written down yet.
     """
 
     asked: Request
@@ -84,6 +85,7 @@ class Prepared:
     second: Teacher | None = None
     whole: str | None = None
     lent: dict[str, Any] | None = None
+    changes: tuple[str, ...] = ()
 
 
 def open_place(job: Job, asked: Request, *, keep: bool = True) -> Place:
@@ -155,7 +157,7 @@ def _train_one(job: Job, asked: Request, place: Place, *, split: Split | None, t
             if not dry_run:
                 job.run_id = asked.resume.id
                 return Trained(runs=(asked.resume,), next=_next(asked), speaks=place.accelerator.is_main_process)
-        ready = replace(ready, asked=check_resumed(job, ready, asked.resume, dry_run))
+        ready = check_resumed(job, ready, asked.resume)
     asked = ready.asked
     if asked.resume is None:
         check_calibration(asked, ready.split)
@@ -228,7 +230,7 @@ def is_finished(ready: Prepared, run: Run, place: Place) -> bool:
     stages = ("train", "qat") if asked.kind == "student" and asked.qat else ("train",)
     whole = stored.get("status") == "done" and all(is_checkpoint(run.path / name) for name in stages)
     same = not asked.changed and not _other_values(ready, stored) and stored.get("data_digest") == place.samples.digest
-    return whole and same
+    return whole and same and not is_begun_anew(run)
 
 
 def _other_values(ready: Prepared, stored: dict[str, Any]) -> list[str]:
@@ -251,10 +253,21 @@ def is_empty(run: Run) -> bool:
     return not kept and not run.read().get("stages")
 
 
-def check_resumed(job: Job, ready: Prepared, run: Run, dry_run: bool) -> Request:
-    """Resume a run only with its original options (E110 lists differences); `--allow-change` accepts and records new ones.
+def is_begun_anew(run: Run) -> bool:
+    """Whether a first stage goes on with changes that were allowed, and has not come to its end since."""
+    for one in reversed(run.read()["stages"]):
+        if one.get("stage") == "train":
+            return False
+        if one.get("stage") == "changed" and one.get("retrain"):
+            return True
+    return False
 
-    Returns the request, with `retrain` set if a finished first stage continues with the changes.
+
+def check_resumed(job: Job, ready: Prepared, run: Run) -> Prepared:
+    """Resume a run only with its original options (E110 lists differences); `--allow-change` accepts new ones.
+
+    Nothing is written: another process may own the run. Returns what is ready with the changes, and `retrain` set in its
+    request if a finished first stage continues with them, now or since a process that was killed.
     """
     asked = ready.asked
     stored = run.read()
@@ -262,9 +275,7 @@ def check_resumed(job: Job, ready: Prepared, run: Run, dry_run: bool) -> Request
     retrain = bool(changes) or any(not text.startswith(("--qat", "--no-qat", "--use")) for text in asked.changed)
     changes += asked.changed
     if not changes:
-        if stored.get(REQUEST) != asked.request and not dry_run:
-            run.update(**{REQUEST: asked.request})
-        return replace(asked, retrain=asked.options.allow_change)
+        return replace(ready, asked=replace(asked, retrain=asked.options.allow_change or is_begun_anew(run)))
     if stored.get("simplify") and retrain:
         text = f"{run.id} was made by octc simplify: its network is not trained again ({shorten(changes)})"
         hint = f"leave these options out, or octc simplify {stored['simplify'].get('source')}"
@@ -273,11 +284,17 @@ def check_resumed(job: Job, ready: Prepared, run: Run, dry_run: bool) -> Request
         text = f"{run.id} began with other values: {shorten(changes)}"
         raise OctcError("OCT-E110", text, hint="leave these options out, or --allow-change", place=str(run.path))
     job.reporter.warn("OCT-W306", f"--allow-change: {shorten(changes)}", str(run.path))
-    if dry_run:
-        return asked
-    run.update(seed=asked.seed, recipe=asdict(asked.recipe), **{REQUEST: asked.request}, **_teacher_facts(ready))
-    run.log_stage("changed", changes=changes)
-    return replace(asked, retrain=retrain)
+    return replace(ready, asked=replace(asked, retrain=retrain or is_begun_anew(run)), changes=tuple(changes))
+
+
+def _write_changes(ready: Prepared, run: Run) -> None:
+    """What a run that goes on is asked for now, by the process that owns it."""
+    asked = ready.asked
+    if ready.changes:
+        run.log_stage("changed", changes=list(ready.changes), retrain=asked.retrain)
+        run.update(seed=asked.seed, recipe=asdict(asked.recipe), **{REQUEST: asked.request}, **_teacher_facts(ready))
+    elif asked.resume is not None and run.read().get(REQUEST) != asked.request:
+        run.update(**{REQUEST: asked.request})
 
 
 def _teacher_facts(ready: Prepared) -> dict[str, Any]:
@@ -370,6 +387,8 @@ def _stages(job: Job, ready: Prepared, run: Run, place: Place) -> None:
     """Train (and tune) while holding the run's lock, and store the outcome as the run's status."""
     accelerator = place.accelerator
     with _owned(job, run, accelerator):
+        if accelerator.is_main_process:
+            _write_changes(ready, run)
         try:
             _work(job, ready, run, place)
         except KeyboardInterrupt:
@@ -423,7 +442,7 @@ def _work(job: Job, ready: Prepared, run: Run, place: Place) -> None:
             resume=asked.resume is not None,
             weights=options.weights,
             fetch=options.fetch_weights,
-            allow_change=options.allow_change,
+            allow_change=options.allow_change or asked.retrain,
             teachers=tuple(one.folder for one in ready.teachers),
             second=None if ready.second is None else ready.second.folder,
             cached_views_on=getattr(options, "cached_views_on", None),
@@ -447,8 +466,9 @@ def _train(job: Job, asked: Request, context: Context, shown: StageProgress) -> 
                 shown.stage("train", made)
         context.accelerator.wait_for_everyone()
         return context
+    anew = is_begun_anew(context.run)
     context, made = _fitted(job, asked, context, shown)
-    shown.stage("train", made)
+    shown.stage("train", made, again=anew)
     say_outcome(job.reporter, asked, made, context.split)
     return context
 

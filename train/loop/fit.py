@@ -32,6 +32,7 @@ from octc.train.loop.signals import Deferred, deferred_signals
 from octc.train.loop.tensorboard import write_events
 from octc.train.loop.training import Data, Fitted, Report, Training, add_values, check_home, go_on, refuse, save_state, update
 from octc.train.loop.ways import Batch, Ways, plain_ways
+from octc.train.networks.in_place import out_of_place
 from octc.train.recipes.config import Stage
 
 SAVE_SECONDS = 300.0  # the most that a killed process loses, besides the end of every epoch
@@ -105,7 +106,7 @@ def fit(model: nn.Module, stage: Stage, data: Data, loss: Loss | Ways, options: 
     loader: Any = DataLoader(
         ImageSet(data.images, data.labels), batch_sampler=sampler, pin_memory=accelerator.device.type == "cuda"
     )
-    net, optim, loader = accelerator.prepare(model.to(memory_format=torch.channels_last), optimizer, loader)
+    net, optim, loader = accelerator.prepare(out_of_place(model).to(memory_format=torch.channels_last), optimizer, loader)
     # without Accelerate's own autocast around `forward`: validation, and `exact` training, compute in float32
     plain: nn.Module = accelerator.unwrap_model(net, keep_fp32_wrapper=False)
     averages = {"ema": stage.ema > 0, "swa": stage.swa.start > 0}
@@ -202,12 +203,16 @@ def _end_of_epoch(at: Training, steps: int, signals: Deferred) -> dict[str, Any]
         average_epochs(at.copies["swa"], at.plain, progress.averaged)
         progress.averaged += 1
     judged = at.ways.judge(stage, logits, data.val_labels, data.labels)
+    if not np.isfinite(judged.loss):
+        refuse(at, "validation loss not finite")
     return finish_epoch(progress, at.judged, judged, stage, at.accelerator, at.folder, steps)
 
 
 def _kept(at: Training) -> Fitted:
     """The best epoch, or the average of the last ones where that is better on val. Repeats itself on a finished state."""
     progress, stage, data = at.progress, at.stage, at.data
+    if progress.best_epoch < 0:
+        refuse(at, f"the criterion ({stage.select}) is not finite in any epoch")
     best = progress.history[progress.best_epoch]
     state = read_weights(best_path(at.folder, progress.best_epoch), best["sha256"])
     metrics = {

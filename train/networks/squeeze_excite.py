@@ -55,11 +55,13 @@ def mean_gates(model: nn.Module, batches: Batches) -> dict[str, torch.Tensor]:
     sums: dict[str, torch.Tensor] = {}
     counts: dict[str, torch.Tensor] = {}
     other: set[str] = set()
+    called: set[str] = set()
 
     def look(name: str) -> Any:
         def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             tensors = [one for one in (*inputs, output) if isinstance(one, torch.Tensor)]
-            gate = gates_of(*tensors) if len(tensors) == 2 else None
+            gate = gates_of(*tensors) if len(tensors) == 2 and name not in called else None
+            called.add(name)  # again for the same images: it stands in several places, each with gates of its own
             if gate is None:
                 other.add(name)
                 return
@@ -81,6 +83,7 @@ def mean_gates(model: nn.Module, batches: Batches) -> dict[str, torch.Tensor]:
     convs = {name: part for name, part in modules.items() if isinstance(part, nn.Conv2d)}
     hooks += [part.register_forward_pre_hook(on_maps(name)) for name, part in convs.items()]
     for batch in batches():
+        called.clear()
         model(batch)
     for one in hooks:
         one.remove()
@@ -211,7 +214,8 @@ def _neighbours(model: nn.Module, name: str, image: torch.Tensor) -> tuple[dict[
         hook.remove()
     readers = {conv: model.get_submodule(conv) for conv, tensor in taken if tensor is passed["out"]}
     source = made.get(id(passed["into"]))
-    return readers, {} if source is None else {source[0]: model.get_submodule(source[0])}
+    norm = None if source is None else model.get_submodule(source[0])
+    return readers, {source[0]: norm} if source is not None and norm is not None and norm.weight is not None else {}
 
 
 def _scale_columns(conv: Any, gate: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""From readings of power to millijoules for each image: gross, and net of what the machine draws when it waits.
+"""Energy per image in millijoules from power readings: gross, and net of idle power.
 
 Method: docs/measurement.md, section 10.
 """
@@ -23,13 +23,13 @@ from octc.core.errors import OctcError
 from octc.machine.cpu import ROOT
 
 LEAST_S, LEAST_READINGS = 30.0, 100
-EDGE_S = 1.0  # readings must begin and end this close to the loop
+EDGE_S = 1.0  # maximum gap between the loop's limits and the nearest readings, seconds
 CLOSE_S = 5.0
 
 
 @dataclass
 class Series:
-    """Readings of one source: monotonic clock in ns, and joules (counted) or watts."""
+    """Readings of one source: monotonic clock in ns, and joules (counters) or watts."""
 
     times: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -58,13 +58,13 @@ class Energy:
 
 
 def no_energy(reason: str) -> Energy:
-    """No number, and why."""
+    """A missing energy with the reason."""
     nothing = missing(reason)
     return Energy("none", "none", nothing, nothing, nothing)
 
 
 def joules(series: Series, counts: bool, start_ns: int, end_ns: int) -> float | None:
-    """Energy between two moments: difference of the counter, or trapezoids of the power; None where it is not covered."""
+    """Energy between two times, joules: counter difference, or integral of power; None if readings do not cover it."""
     times, values = np.asarray(series.times, np.float64), np.asarray(series.values, np.float64)
     edge = EDGE_S * 1e9
     if len(times) < 2 or times[0] > start_ns + edge or times[-1] < end_ns - edge or end_ns <= start_ns:
@@ -79,12 +79,12 @@ def joules(series: Series, counts: bool, start_ns: int, end_ns: int) -> float | 
 
 
 def fell(series: Series) -> bool:
-    """Whether a counter ever went back."""
+    """Whether a counter ever decreased."""
     return any(after < before for before, after in zip(series.values, series.values[1:], strict=False))
 
 
 def energy_of(name: str, series: Series, start_ns: int, end_ns: int, idle_s: float, images: int) -> Energy:
-    """Energy of a loop between two moments, over its images; idle power from the `idle_s` before it."""
+    """Energy per image of a loop between two times; idle power is measured in the `idle_s` seconds before it."""
     scope, counts = SOURCES[name]
     inside = sum(start_ns <= t <= end_ns for t in series.times)
     seconds = (end_ns - start_ns) / 1e9
@@ -101,7 +101,7 @@ def energy_of(name: str, series: Series, start_ns: int, end_ns: int, idle_s: flo
 
 
 class Meter:
-    """The readings of every source so far. `names`: the sources that answer."""
+    """The readings of all sources so far. names: the readable sources."""
 
     def __init__(self, path: Path, pid: int) -> None:
         self._path, self.pid = path, pid
@@ -115,14 +115,14 @@ class Meter:
         return tuple(lines[0][1:]) if lines and lines[0][:1] == ["sources"] else ()
 
     def series(self, name: str) -> Series:
-        """All readings of a source; a line that is still being written is left for the next time."""
+        """All readings of a source; an incomplete last line is ignored."""
         rows = [line for line in self._lines()[1:] if len(line) == 3 and line[0] == name]
         return Series([int(row[1]) for row in rows], [float(row[2]) for row in rows])
 
 
 @contextmanager
 def metering(scratch: Path, cpu: int = -1, root: Path = ROOT) -> Iterator[Meter]:
-    """A process that reads power while the block runs. cpu: where it stays, or -1."""
+    """Run a process that reads power during the block. cpu: processor to pin it to, or -1."""
     path = scratch / "power.txt"
     with path.open("wb") as out:
         command = [sys.executable, "-m", "octc.bench.timing.power.reader", str(root), str(cpu)]
@@ -145,10 +145,10 @@ def metering(scratch: Path, cpu: int = -1, root: Path = ROOT) -> Iterator[Meter]
 
 
 def read_power_csv(path: Path) -> Series:
-    """A meter's file: columns time (seconds since 1970) and watts; `# offset 0.35` on a line of its own is added to the times.
+    """Read a power meter's CSV: columns time (seconds since 1970) and watts; a line `# offset 0.35` is added to the times.
 
     Raises:
-        OctcError: E104 it cannot be read, or holds fewer than two rows.
+        OctcError: E104 it cannot be read, or has fewer than two rows.
     """
     shift = time.time_ns() - time.monotonic_ns()
     found, offset = Series(), 0.0

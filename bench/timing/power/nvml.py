@@ -1,4 +1,4 @@
-"""NVIDIA's management library, where `nvidia-ml-py` and a driver are: energy, power, clock, heat and throttle reasons."""
+"""NVIDIA's management library (needs `nvidia-ml-py` and a driver): energy, power, clock, temperature, throttle reasons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from octc.core.optional import have, need
 
 MODULE = "pynvml"
-# bits of the clock event reasons (nvml.h): what slows the board down for heat, and what for power
+# bits of the clock event reasons (nvml.h): thermal and power throttling
 HEAT = 0x20 | 0x40  # software and hardware thermal slowdown
 BRAKE = 0x8 | 0x80  # hardware slowdown, power brake
 CAP = 0x4  # software power cap
@@ -16,7 +16,7 @@ CAP = 0x4  # software power cap
 
 @dataclass(frozen=True)
 class GpuLook:
-    """One look at the first GPU. reasons: bits of the clock event reasons, or None where the driver does not say."""
+    """State of the first GPU. reasons: bits of the clock event reasons, or None if the driver does not report them."""
 
     clock_mhz: float | None
     temp_c: float | None
@@ -24,7 +24,7 @@ class GpuLook:
 
 
 class Nvml:
-    """The first GPU. Every question that the board does not answer is None."""
+    """The first GPU. Values that the board does not report are None."""
 
     def __init__(self, library: Any) -> None:
         self._nvml = library
@@ -48,7 +48,7 @@ class Nvml:
         return None if found is None else found / 1e3
 
     def look(self) -> GpuLook:
-        """Clock of the multiprocessors, temperature, and why the clock is not higher."""
+        """Clock of the multiprocessors, temperature, and throttle reasons."""
         clock = self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)
         temp = self._ask("nvmlDeviceGetTemperature", self._nvml.NVML_TEMPERATURE_GPU)
         reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
@@ -57,7 +57,7 @@ class Nvml:
         return GpuLook(clock, temp, reasons)
 
     def process_mib(self, pid: int) -> float | None:
-        """GPU memory of a process, MiB; None where the driver does not see it (containers)."""
+        """GPU memory of a process, MiB; None if the driver does not see it (in containers)."""
         for one in self._ask("nvmlDeviceGetComputeRunningProcesses") or ():
             if one.pid == pid and one.usedGpuMemory is not None:
                 return float(one.usedGpuMemory) / 2**20
@@ -65,7 +65,7 @@ class Nvml:
 
 
 def open_nvml() -> Nvml | None:
-    """The first GPU, or None: no library, no driver, no GPU."""
+    """The first GPU; None without library, driver or GPU."""
     if not have(MODULE):
         return None
     library = need(MODULE)

@@ -1,6 +1,6 @@
-"""The child that reads power, ten times a second or faster, so that reading does not disturb what is timed.
+"""A separate process that reads power at least ten times per second without disturbing the timed process.
 
-Lines on stdout: `sources` and their names, then for each reading the source, the monotonic clock in ns and the number.
+Output on stdout: a line `sources` with their names, then one line per reading: source, monotonic clock in ns, value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from octc.bench.timing.power.sources import READ_S, first_line, open_sources, pa
 
 
 def main() -> None:
-    """Read until stdin ends. Arguments: the root of /sys, the processor to stay on (or -1)."""
+    """Read until stdin ends. Arguments: the root of /sys, the processor to run on (or -1)."""
     root, cpu = Path(sys.argv[1]), int(sys.argv[2])
     if cpu >= 0:
         os.sched_setaffinity(0, {cpu})
@@ -30,7 +30,7 @@ def main() -> None:
                 value = one.read()
                 if value is not None:
                     _say(one.name, time.monotonic_ns(), value)
-            if tool is not None and tool.stdout is not None:  # its own clock paces the loop
+            if tool is not None and tool.stdout is not None:  # tegrastats determines the interval
                 line = tool.stdout.readline()
                 watts = parse_tegrastats(line)
                 if watts is not None:

@@ -1,6 +1,6 @@
-"""Where power can be read: RAPL, the INA3221 of a Jetson, tegrastats, NVML. Or why it cannot, and the hint.
+"""Power sources: RAPL, the INA3221 of a Jetson, tegrastats, NVML; or the reason why there is none, with a hint.
 
-Method: docs/measurement.md, section 10. A source is never switched on or set; nothing is estimated.
+Method: docs/measurement.md, section 10. octc does not enable or configure a source, and estimates nothing.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from octc.core.optional import have
 from octc.machine.cpu import ROOT, read_text
 from octc.machine.host import Machine
 
-READ_S = 0.1  # at least ten readings a second
+READ_S = 0.1  # maximum interval of readings, seconds
 RAPL = "sys/class/powercap"
-MODULE_RAILS = ("VDD_IN", "POM_5V_IN")  # the rail that feeds the whole module
+MODULE_RAILS = ("VDD_IN", "POM_5V_IN")  # power rail of the whole module
 RAIL = re.compile(r"\b(VDD_IN|POM_5V_IN) (\d+)(?:mW)?/")
-# source -> (its scope, whether it counts energy (joules) or tells power (watts))
+# source -> (scope, whether it counts energy (joules) instead of reporting power (watts))
 SOURCES = {
     "nvml_energy": ("gpu_board", True), "nvml_power": ("gpu_board", False), "tegra": ("jetson_module", False),
     "rapl": ("cpu_package", True), "external": ("wall", False),
 }  # fmt: skip
 GPU_SOURCES, HOST_SOURCES = ("nvml_energy", "nvml_power"), ("tegra", "rapl")
 
-Read = Callable[[], "float | None"]  # joules since some moment, or watts now
+Read = Callable[[], "float | None"]  # joules since some time, or current watts
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One source that answers: `read` gives joules where it counts, else watts."""
+    """A readable source. read: returns joules for counters, else watts."""
 
     name: str
     read: Read
@@ -69,7 +69,7 @@ class Rapl:
 
 
 def open_sources(root: Path = ROOT) -> list[Reading]:
-    """Every source that gives a number here and now."""
+    """All sources that are readable on this machine."""
     found = []
     if ina := _ina3221(root):
         found.append(Reading("tegra", ina))
@@ -82,7 +82,7 @@ def open_sources(root: Path = ROOT) -> list[Reading]:
 
 
 def _of_gpu(gpu: Nvml) -> list[Reading]:
-    """The counter where the board has one, else its power."""
+    """The energy counter of the board if it has one, else its power."""
     return [Reading("nvml_energy", gpu.energy_j)] if gpu.energy_j() is not None else [Reading("nvml_power", gpu.power_w)]
 
 
@@ -93,7 +93,7 @@ def _packages(root: Path, *, readable: bool) -> list[Path]:
 
 
 def _ina3221(root: Path) -> Read | None:
-    """Watts of the rail that feeds the module, from sysfs: volts times amperes."""
+    """Power of the module's rail from sysfs, watts: volts times amperes."""
     for label in sorted((root / "sys/bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*/in*_label")):
         if read_text(label).strip() in MODULE_RAILS:
             number = label.name[len("in") : -len("_label")]
@@ -108,19 +108,19 @@ def _ina3221(root: Path) -> Read | None:
 
 
 def tegrastats_command() -> list[str] | None:
-    """`tegrastats` ten times a second, where it is and sysfs has no sensor."""
+    """The command for `tegrastats` ten times per second, if it is installed and sysfs has no sensor."""
     tool = shutil.which("tegrastats")
     return None if tool is None else [tool, "--interval", "100"]
 
 
 def parse_tegrastats(line: str) -> float | None:
-    """Watts of the module's rail in a line of tegrastats ("VDD_IN 4012mW/4010mW"); None where it names none."""
+    """Power of the module's rail in a line of tegrastats ("VDD_IN 4012mW/4010mW"), watts; None without it."""
     found = RAIL.search(line)
     return None if found is None else int(found[2]) / 1e3
 
 
 def no_power(machine: Machine, on_gpu: bool, root: Path = ROOT) -> tuple[str, str]:
-    """Why no source answers: a word of docs/measurement.md, section 10, and the hint."""
+    """Why no source is readable: a reason of docs/measurement.md, section 10, and a hint."""
     if on_gpu:
         if not have("pynvml"):
             return "tool_missing", "pip install 'octc[power]'"
@@ -133,5 +133,5 @@ def no_power(machine: Machine, on_gpu: bool, root: Path = ROOT) -> tuple[str, st
 
 
 def first_line(command: list[str]) -> subprocess.Popen[str]:
-    """tegrastats as a process whose lines are read."""
+    """Start tegrastats as a process with readable output."""
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -1,4 +1,4 @@
-"""`octc data fetch`: say what comes from where, download, check, unpack, and put the data set in place in one step."""
+"""`octc data fetch`: print the sources, download, verify, unpack, and publish the data set atomically."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from octc.datasets.download.sources import SIZES, RemoteFile, Source
 from octc.datasets.download.unpack import unpack
 from octc.datasets.layouts.octmnist import write_octmnist
 
-RECEIPT = "source.json"  # in the data set: what it was made from
+RECEIPT = "source.json"  # file in the data set that records its sources
 Ticking = Callable[[str], Progress]
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What was fetched: the files it came from with their sums, and how many files were written."""
+    """A fetched data set: its source files with checksums, and the number of files written."""
 
     name: str
     root: str
@@ -39,12 +39,12 @@ class Fetched:
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """How a data set is fetched.
+    """Options of `fetch`.
 
     Attributes:
-        place: another address, or a file that is already here; None: as the source states.
-        sha256: what the file of `place` must have. size: of OCTMNIST, in pixels.
-        force: what was fetched before is replaced. offline: only this machine may be asked.
+        place: another URL, or a local file; None: the URL of the source.
+        sha256: expected checksum of the file at `place`. size: image size of OCTMNIST, pixels.
+        force: replace a data set that was fetched before. offline: connect to this machine only.
     """
 
     place: str | None = None
@@ -58,12 +58,11 @@ def fetch(source: Source, root: Path, say: Say, ticking: Ticking, options: Fetch
     """Fetch a data set into `root`, which appears only when it is complete.
 
     Raises:
-        OctcError: E106 `root` exists without `force`, or holds what octc did not fetch; E108 another process fetches it;
-            E109 a disk is mounted there;
-            E990 offline; and what downloading and unpacking raise.
+        OctcError: E106 `root` exists without `force`, or was not fetched by octc; E108 another process fetches it; E109 a disk
+            is mounted there; E990 offline; and the errors of downloading and unpacking.
     """
     asked = options or FetchOptions()
-    if root.name in ("", "..") or (root.is_symlink() and root.is_dir()):  # what is fetched goes to the disk of a link
+    if root.name in ("", "..") or (root.is_symlink() and root.is_dir()):  # download to the disk that a link points to
         root = root.resolve()
     _check_root(source, root, asked.force)
     say(f"{source.title}\n  licence  {source.licence}")
@@ -76,7 +75,7 @@ def fetch(source: Source, root: Path, say: Say, ticking: Ticking, options: Fetch
         try:
             done = _placed(source, root, archives, ticking)
         except OctcError as error:
-            if error.code != "OCT-E904":  # a bad archive would be found bad again
+            if error.code != "OCT-E904":  # keep the archive only if the disk is full; a damaged one is useless
                 shutil.rmtree(scratch, ignore_errors=True)
             raise
         shutil.rmtree(scratch, ignore_errors=True)
@@ -84,8 +83,8 @@ def fetch(source: Source, root: Path, say: Say, ticking: Ticking, options: Fetch
 
 
 def _placed(source: Source, root: Path, archives: Sequence[Path], ticking: Ticking) -> Fetched:
-    """The data set, in one step, with its receipt."""
-    with publishing(root, force=root.is_dir()) as folder:  # what may be replaced was looked at before
+    """Publish the data set atomically, with the record of its sources."""
+    with publishing(root, force=root.is_dir()) as folder:  # `_check_root` allowed the replacement
         written = sum(_write(source, archive, folder, ticking) for archive in archives)
         files = tuple({"name": a.name, "bytes": a.stat().st_size, "sha256": sha256_file(a)} for a in archives)
         done = Fetched(source.name, str(root), source.licence, source.page, files, written)
@@ -95,7 +94,7 @@ def _placed(source: Source, root: Path, archives: Sequence[Path], ticking: Ticki
 
 @contextmanager
 def _alone(scratch: Path) -> Iterator[None]:
-    """The folder that downloads go to, for one process at a time (OctcError E108)."""
+    """Lock the download folder for this process (OctcError E108: another process uses it)."""
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         handle = os.open(scratch, os.O_RDONLY)
@@ -111,7 +110,7 @@ def _alone(scratch: Path) -> Iterator[None]:
 
 
 def _check_root(source: Source, root: Path, force: bool) -> None:
-    """Only an empty folder is used, and only what was fetched before is replaced."""
+    """Accept only an empty folder, or with `force` a data set that octc fetched before."""
     refuse_mount(root)
     if not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir())):
         return
@@ -124,21 +123,21 @@ def _check_root(source: Source, root: Path, force: bool) -> None:
 
 
 def _given(archive: Path, sha256: str | None, say: Say) -> Path:
-    """A file that is already here, with its sum checked where one was given."""
+    """A local file, with its checksum verified if one is given."""
     if not archive.is_file():
         raise OctcError("OCT-E230", f"no file at {archive}", hint="--from FILE or --from URL", place="--from")
     found = sha256_file(archive)
     say(f"  file     {archive}\n  size     {spell_bytes(archive.stat().st_size)}\n  sha256   {found}")
     if sha256 is None:
-        say("  the checksum was not compared with anything (--sha256 CHECKSUM compares it with the one that you were given)")
+        say("  the checksum was not verified (give the expected one with --sha256 CHECKSUM)")
     elif found != sha256.lower():
-        text = f"{archive.name} does not have the checksum that was given: {found}"
+        text = f"{archive.name} does not have the given checksum; it has {found}"
         raise OctcError("OCT-E217", text, hint="fetch the file again", place=str(archive))
     return archive
 
 
 def _listed(source: Source, say: Say, asked: FetchOptions) -> list[RemoteFile]:
-    """The files to download; address, size and checksum of each are said before the first byte of any."""
+    """The files to download; prints URL, size and checksum of all before the first download."""
     place, sha256, size, offline = asked.place, asked.sha256, asked.size, asked.offline
     if place is not None:
         files = [RemoteFile(_name_of(place), place, None, None if sha256 is None else f"sha256:{sha256.lower()}")]
@@ -154,12 +153,12 @@ def _listed(source: Source, say: Say, asked: FetchOptions) -> list[RemoteFile]:
         stated = "stated when the download begins" if file.size is None else spell_bytes(file.size)
         algorithm, _, value = (file.digest or "").partition(":")
         say(f"  address  {file.url}\n  size     {stated}")
-        say(f"  {algorithm:8} {value}" if value else "  checksum none was stated; the file cannot be checked")
+        say(f"  {algorithm:8} {value}" if value else "  checksum not stated; the file cannot be verified")
     return files
 
 
 def _write(source: Source, archive: Path, folder: Path, ticking: Ticking) -> int:
-    """One archive's images into the data set; a table that came by itself is copied."""
+    """Unpack the images of an archive into the data set; a separate table is copied."""
     if source.name == "octmnist":
         return write_octmnist(archive, folder, ticking("images"))
     if archive.suffix.lower() == ".csv":
@@ -169,7 +168,7 @@ def _write(source: Source, archive: Path, folder: Path, ticking: Ticking) -> int
 
 
 def _check_address(url: str, offline: bool, source: Source) -> None:
-    """Only http and https, and offline only this machine."""
+    """Refuse URLs other than http and https, and with `offline` all but this machine."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise OctcError(
@@ -183,6 +182,6 @@ def _check_address(url: str, offline: bool, source: Source) -> None:
 
 
 def _name_of(url: str) -> str:
-    """A file name for an address."""
+    """A file name for a URL."""
     name = re.sub(r"[^\w.-]", "_", Path(unquote(urlsplit(url).path)).name).lstrip(".")
     return name or "download"

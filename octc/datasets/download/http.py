@@ -1,7 +1,7 @@
-"""One file over HTTP: pooch keeps it and checks its sum, and a download that was cut short goes on where it stopped.
+"""Downloads one file over HTTP: pooch stores it and verifies its checksum; an interrupted download is resumed.
 
-What arrived lies in NAME.part, with the address and the version it came from beside it. A file of another version, a wrong
-sum or a web page instead of the file leaves nothing behind.
+The received part is in NAME.part, beside a file with its URL and version. After a changed version, a wrong checksum or a web
+page instead of the file, nothing remains.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from octc.core.optional import need
 from octc.datasets.base import Progress
 from octc.datasets.download.sources import RemoteFile
 
-TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces
-PAUSES = (1.0, 4.0, 10.0)  # seconds before a source is asked again
+TIMEOUT = (10.0, 30.0)  # timeouts for connecting and between two chunks, seconds
+PAUSES = (1.0, 4.0, 10.0)  # pauses before retries, seconds
 BLOCK = 1 << 16
 Say = Callable[[str], None]
 
 
 def read_answer(url: str, page: str) -> Any:
-    """The JSON that an address answers with (OctcError E218 not reached, E217 no JSON)."""
+    """Fetch JSON from a URL (OctcError E218: not reachable, E217: not JSON)."""
     with _session(url) as session, _named(url, page):
         response = session.get(url, timeout=TIMEOUT)
         _check_status(response.status_code, url, page)
@@ -45,22 +45,22 @@ def read_answer(url: str, page: str) -> Any:
 
 
 def fetch_file(file: RemoteFile, folder: Path, page: str, say: Say, progress: Progress | None = None) -> Path:
-    """Download into `folder`, or go on with what is there. A finished file with the right sum is taken as it is.
+    """Download a file into `folder`, or resume its download. A complete file with the right checksum is used as it is.
 
     Raises:
-        OctcError: E218 not reached or refused, E217 cut short (what arrived is kept) or of another sum or size (nothing is
-            kept), E904 disk full, E901 without pooch.
+        OctcError: E218 not reachable, or refused; E217 interrupted (the received part is kept), or another checksum or size
+            (nothing is kept); E904 disk full; E901 pooch is missing.
     """
     pooch = need("pooch")
-    pooch.get_logger().setLevel("ERROR")  # what is downloaded was said already
+    pooch.get_logger().setLevel("ERROR")  # octc prints its own messages
     part = folder / f"{file.name}.part"
 
     def downloader(url: str, output: str, _pooch: Any) -> None:
         _download(RemoteFile(file.name, url, file.size, file.digest), part, page, say, progress)
         Path(output).unlink(missing_ok=True)
         try:
-            os.link(part, output)  # the part goes only when its sum was found right
-        except OSError:  # a file system without links
+            os.link(part, output)  # keep the part until its checksum is verified
+        except OSError:  # file system without hard links
             part.replace(output)
 
     try:
@@ -75,7 +75,7 @@ def fetch_file(file: RemoteFile, folder: Path, page: str, say: Say, progress: Pr
 
 
 def _download(file: RemoteFile, part: Path, page: str, say: Say, progress: Progress | None) -> None:
-    """Fill `part`; after a break go on, as long as something arrives between two breaks."""
+    """Fill `part`; resume after an interruption, as long as each attempt receives some bytes."""
     tries = 0
     while True:
         before = _size(part)
@@ -98,7 +98,7 @@ def _pieces(file: RemoteFile, part: Path, page: str, say: Say, progress: Progres
         response = session.get(file.url, stream=True, timeout=TIMEOUT, headers=headers)
         with response:
             _check_way(file.url, [r.url for r in (*response.history, response)], page)
-            if response.status_code == 416:  # what is here is not the beginning of what is there
+            if response.status_code == 416:  # the local part does not match the remote file
                 _forget(part)
                 raise _passing(OctcError("OCT-E217", f"{file.name} changed at its source", hint="try again", place=file.url))
             _check_status(response.status_code, file.url, page)
@@ -108,12 +108,12 @@ def _pieces(file: RemoteFile, part: Path, page: str, say: Say, progress: Progres
             if start:
                 say(f"going on with {file.name} at {start} of {total or 'unknown'} bytes")
             elif have:
-                say(f"{file.name} cannot be continued and begins anew")
+                say(f"{file.name} cannot be resumed and starts again")
             elif file.size is None:
                 say(f"{file.name} has {'an unknown size' if total is None else spell_bytes(total)}")
             tags = {"etag": response.headers.get("ETag"), "modified": response.headers.get("Last-Modified")}
             if not start:
-                _forget(part)  # before its version is written over: bytes of the old one must not be continued as the new one's
+                _forget(part)  # must not be resumed as part of the new version
             _check_disk(part, (total or 0) - start)
             write_json(part.with_name(f"{part.name}.json"), {"url": file.url, "total": total, **tags})
             _write(response, part, start, total, progress)
@@ -139,7 +139,7 @@ def _write(response: Any, part: Path, start: int, total: int | None, progress: P
 
 
 def _state(part: Path, url: str) -> tuple[int, dict[str, str], bool]:
-    """How many bytes are here, the headers that ask for the rest of the same version, and whether nothing is missing."""
+    """Number of bytes received, the headers to request the rest of the same version, and whether the file is complete."""
     headers = {"Accept-Encoding": "identity"}
     have = _size(part)
     try:
@@ -149,17 +149,17 @@ def _state(part: Path, url: str) -> tuple[int, dict[str, str], bool]:
     etag = version.get("etag")
     same = etag if isinstance(etag, str) and not etag.startswith("W/") else version.get("modified")
     if version.get("url") != url or not isinstance(same, str):
-        return 0, headers, False  # without a version nobody can tell whether the rest would fit
+        return 0, headers, False  # without a version the rest may not match
     return have, {**headers, "Range": f"bytes={have}-", "If-Range": same}, have == version.get("total")
 
 
 def _start(response: Any, have: int) -> int:
-    """Where the answer begins: `have` for a partial one that fits, 0 for a whole file."""
+    """Offset of the response: `have` for a matching partial response, 0 for the whole file."""
     if response.status_code != 206:
         return 0
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != have:
-        raise OctcError("OCT-E217", "the source sent another piece than was asked for", hint="try again", place=response.url)
+        raise OctcError("OCT-E217", "the source sent another part than requested", hint="try again", place=response.url)
     return have
 
 
@@ -169,7 +169,7 @@ def _total(response: Any, start: int) -> int | None:
 
 
 def _check_content(response: Any, file: RemoteFile, total: int | None, part: Path, page: str) -> None:
-    """Refuse a web page, and a file of another size than was listed, before anything is written."""
+    """Refuse a web page, or a file of another size than listed, before anything is written."""
     if response.headers.get("Content-Type", "").startswith("text/html"):
         _forget(part)
         raise OctcError("OCT-E217", f"the source sent a web page, not {file.name}", hint=_by_hand(page), place=file.url)
@@ -187,7 +187,7 @@ def _check_status(status: int, url: str, page: str) -> None:
 
 
 def _check_way(url: str, way: list[str], page: str) -> None:
-    """A secure address may not lead to one that is not."""
+    """Refuse a redirect from https to http."""
     if urlsplit(url).scheme == "https" and (open_ones := [step for step in way if urlsplit(step).scheme != "https"]):
         text = f"{urlsplit(url).netloc} leads to an address that is not secure"
         raise OctcError("OCT-E218", text, hint=_by_hand(page), place=open_ones[0])
@@ -202,7 +202,7 @@ def _check_disk(part: Path, more: int) -> None:
 
 @contextmanager
 def _session(url: str) -> Iterator[Any]:
-    """A requests session that says who asks; proxies of the environment do not stand between this machine and itself."""
+    """A requests session with octc's user agent; proxy settings are ignored for this machine itself."""
     with need("requests").Session() as session:
         session.trust_env = not is_local(urlsplit(url).hostname)
         session.headers["User-Agent"] = f"octc/{importlib.metadata.version('octc')}"
@@ -211,7 +211,7 @@ def _session(url: str) -> Iterator[Any]:
 
 @contextmanager
 def _named(url: str, page: str) -> Iterator[None]:
-    """What requests raises, as errors with a cause in one line."""
+    """Convert exceptions of requests to OctcError with a one-line cause."""
     exceptions = need("requests").exceptions
     host = urlsplit(url).netloc
     try:
@@ -226,7 +226,7 @@ def _named(url: str, page: str) -> Iterator[None]:
         text = f"{host} cannot be reached: {_cause(error)}"
         raise _passing(OctcError("OCT-E218", text, hint=f"check the network, or {_by_hand(page)}", place=url)) from error
     except exceptions.RequestException as error:
-        raise OctcError("OCT-E218", f"{host} cannot be asked: {_cause(error)}", hint=_by_hand(page), place=url) from error
+        raise OctcError("OCT-E218", f"the request to {host} failed: {_cause(error)}", hint=_by_hand(page), place=url) from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         text = "the disk is full" if full else f"cannot be written: {error.strerror}"
@@ -234,7 +234,7 @@ def _named(url: str, page: str) -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason, in one line."""
+    """The innermost cause in one line."""
     seen = error
     while (inner := seen.__cause__ or seen.__context__) is not None and inner is not seen:
         seen = inner
@@ -243,7 +243,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _passing(error: OctcError) -> OctcError:
-    """Marked as something that may pass when it is tried again."""
+    """Mark an error as temporary, so that the download is retried."""
     error.passing = True  # type: ignore[attr-defined]
     return error
 
@@ -262,7 +262,7 @@ def _forget(part: Path) -> None:
 
 
 def spell_bytes(count: int) -> str:
-    """A size for people, with the exact number."""
+    """A size in a readable unit, with the exact number of bytes."""
     value, unit = float(count), "bytes"
     for larger in ("kB", "MB", "GB"):
         if value >= 1000:

@@ -1,4 +1,4 @@
-"""Where data sets come from: the page that people read, the files and their sums, and what of an archive is wanted."""
+"""Sources of data sets: web page, files with checksums, and which members of an archive to unpack."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from octc.core.errors import MissingExtra, OctcError
 
 MENDELEY = "https://data.mendeley.com"
 HEX = re.compile(r"^[0-9a-f]{64}$")
-SIZES = (64, 128, 224)  # of OCTMNIST in pixels; its 28-pixel version is below what octc takes for a B-scan (OCT-E208)
+SIZES = (64, 128, 224)  # image sizes of OCTMNIST, pixels; octc rejects 28-pixel images (OCT-E208)
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to fetch. `digest` is "sha256:..." or "md5:..." as its source states it, `size` in bytes; None: not stated."""
+    """A file to download. digest: "sha256:..." or "md5:..." from the source, size: bytes; None: not stated."""
 
     name: str
     url: str
@@ -29,13 +29,13 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Source:
-    """One data set that can be fetched.
+    """A data set that can be downloaded.
 
     Attributes:
-        page: for people, with the licence and a link for the browser.
-        index: address that lists the files (asked first), or "".
-        files: what to fetch, from the answer of `index`; raises OctcError E217 where the answer is not understood.
-        place: name of an archive's member -> its path in the data set, or None where it is not wanted.
+        page: web page with the licence and a download link.
+        index: URL that lists the files, or "".
+        files: the files to download, from the response of `index`; raises OctcError E217 for an unexpected response.
+        place: name of an archive member -> path in the data set, or None to skip it.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Source:
 
 
 def mendeley_files(answer: Any, _size: int, wanted: str, page: str) -> list[RemoteFile]:
-    """The files of a Mendeley data set whose names match.
+    """The files of a Mendeley data set with matching names.
 
     `answer` is [{"filename", "content_details": {"sha256_hash", "size", "download_url"}}, ...].
     """
@@ -72,9 +72,9 @@ def mendeley_files(answer: Any, _size: int, wanted: str, page: str) -> list[Remo
 
 
 def read_medmnist_info() -> dict[str, Any]:
-    """What the medmnist package knows of OCTMNIST: addresses, MD5 sums, licence.
+    """Read the URLs, MD5 checksums and licence of OCTMNIST from the medmnist package.
 
-    Its file is read alone: importing the package would import torch and pandas, and print where they are missing.
+    Only its info file is read: importing the package would import torch and pandas.
     """
     package = importlib.util.find_spec("medmnist")
     if package is None or not package.submodule_search_locations:
@@ -90,13 +90,13 @@ def read_medmnist_info() -> dict[str, Any]:
 
 
 def medmnist_files(_answer: Any, size: int) -> list[RemoteFile]:
-    """OCTMNIST of one size, as the installed medmnist package states it."""
+    """OCTMNIST in one size, from the installed medmnist package."""
     info = read_medmnist_info()
     return [RemoteFile(f"octmnist_{size}.npz", info[f"url_{size}"], None, f"md5:{info[f'MD5_{size}']}")]
 
 
 def place_ucsd(name: str) -> str | None:
-    """{train,test}/CLASS/FILE of either release goes to CellData/OCT; chest X-rays, code and `val` stay out."""
+    """{train,test}/CLASS/FILE of either release goes to CellData/OCT; chest X-rays, code and `val` are skipped."""
     found = re.search(r"(?:^|/)(train|test)/(CNV|DME|DRUSEN|NORMAL)/([^/]+)$", name)
     if found is None or re.search(r"chest|xray|__MACOSX|/\._", name, re.IGNORECASE):
         return None
@@ -104,7 +104,7 @@ def place_ucsd(name: str) -> str | None:
 
 
 def place_neh(name: str) -> str | None:
-    """Images and the table; a Mac's leftovers stay out."""
+    """Images and the table are unpacked; macOS metadata files are skipped."""
     if re.search(r"__MACOSX|(?:^|/)\.", name) or not re.search(r"\.(jpe?g|tiff?|png|bmp|csv)$", name, re.IGNORECASE):
         return None
     return name
@@ -132,7 +132,7 @@ SOURCES: dict[str, Source] = {
     ),
     "octmnist": Source(
         name="octmnist",
-        title="OCTMNIST of MedMNIST v2 (Yang et al. 2023): UCSD, cropped and made small",
+        title="OCTMNIST of MedMNIST v2 (Yang et al. 2023): UCSD, cropped and downsampled",
         licence="CC BY 4.0",
         page="https://medmnist.com",
         index="",
@@ -143,7 +143,7 @@ SOURCES: dict[str, Source] = {
 
 
 def source_of(name: str) -> Source:
-    """A source by name (OctcError E104 with the names there are)."""
+    """A source by name (OctcError E104 lists the known names)."""
     if name not in SOURCES:
         hint = f"one of: {', '.join(SOURCES)}"
         raise OctcError("OCT-E104", f"{name!r} cannot be fetched", hint=hint, place="NAME")

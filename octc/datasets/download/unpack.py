@@ -1,4 +1,4 @@
-"""Archives from elsewhere: only plain files, only below the folder, only as much as was announced. Else nothing is kept."""
+"""Unpacks untrusted archives: only regular files, only below the target folder, only the stated number of bytes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from typing import IO
 from octc.core.errors import OctcError
 from octc.datasets.base import Progress
 
-FOLD, LEAST = 20, 64 << 20  # an archive may unpack to so many times its own size, or to so many bytes
+FOLD, LEAST = 20, 64 << 20  # limits of the unpacked size: multiple of the archive's size, or bytes, whichever is larger
 MOST_MEMBERS = 2_000_000
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
-Member = tuple[str, int, Callable[[], IO[bytes]]]  # name, stated size, how it is opened
+Member = tuple[str, int, Callable[[], IO[bytes]]]  # name, stated size, function that opens it
 
 
 def unpack(
     archive: Path, into: Path, place: Callable[[str], str | None], progress: Progress | None = None
 ) -> int:  # fmt: skip
-    """Write the wanted members of a zip or tar archive below `into`; how many.
+    """Unpack members of a zip or tar archive below `into`; returns their number.
 
     Args:
-        place: name of a member -> its path below `into`, or None where it is not wanted. Every name is checked before.
-        progress: of the archive's bytes (zip: of the unpacked ones).
+        place: name of a member -> path below `into`, or None to skip it. Every name is checked first.
+        progress: callback with the bytes read from the archive (zip: bytes unpacked).
 
     Raises:
-        OctcError: E219 a path that leaves the folder, a link or device, more bytes or members than allowed; E217 damaged,
-            encrypted, no archive, or without anything wanted; E904 too little disk.
+        OctcError: E219 a path outside the folder, a link or device, too many bytes or members; E217 the file is damaged,
+            encrypted, not an archive, or contains no wanted member; E904 not enough disk space.
     """
     limit = max(LEAST, FOLD * archive.stat().st_size)
     hint = "delete it and fetch it again, or take it from another place with --from"
@@ -69,7 +69,7 @@ def unpack(
 
 
 def checked(name: str, archive: Path) -> PurePosixPath:
-    """A member's path, refused (E219) where it is absolute, leads upwards or is none."""
+    """The path of a member (OctcError E219: absolute, with "..", or invalid)."""
     path = PurePosixPath(name)
     windows = PureWindowsPath(name)
     upwards = ".." in path.parts or ".." in windows.parts
@@ -84,7 +84,7 @@ def _refused(archive: Path, why: str) -> OctcError:
 
 
 def _of_disk(error: OSError, archive: Path, hint: str) -> OctcError:
-    """What the system said while reading or writing. gzip calls a damaged file an OSError too."""
+    """Convert an OSError during unpacking; gzip raises OSError for damaged files too."""
     if error.errno is None:
         return OctcError("OCT-E217", f"archive is damaged: {error}", hint=hint, place=str(archive))
     return OctcError(
@@ -110,7 +110,7 @@ def _copy(source: IO[bytes], stream: IO[bytes], written: int, limit: int, archiv
 
 @contextmanager
 def _members(archive: Path) -> Iterator[tuple[Iterator[Member], int]]:
-    """The files of an archive, their names and kinds checked, and their stated size in all (0: told while reading)."""
+    """The files of an archive after checking names and types, and their total stated size (0: only known while reading)."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             infos = opened.infolist()
@@ -141,7 +141,7 @@ def _of_zip(opened: zipfile.ZipFile, infos: list[zipfile.ZipInfo], archive: Path
 
 
 def _of_tar(tar: tarfile.TarFile, archive: Path) -> Iterator[Member]:
-    """A tar archive is read once, from front to back: a bad member ends it, and what was written goes with its folder."""
+    """Members of a tar archive in one pass: a bad member aborts, and the caller removes the folder with what was written."""
     for number, info in enumerate(tar, 1):
         if number > MOST_MEMBERS:
             raise _refused(archive, f"holds more than {MOST_MEMBERS} members")

@@ -1,5 +1,5 @@
-"""Any data set with a table: the columns path and label, patient where it is known, and split where one is given, under any
-of their usual names or as `--column` calls them, separated by commas, semicolons or tabs (octc/datasets/tables.py)."""
+"""Data sets with a table: columns path and label, optionally patient and split, under usual names or those of `--column`,
+separated by commas, semicolons or tabs (octc/datasets/tables.py)."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from octc.datasets.tables import (
 from octc.datasets.tree import Left, Tree, has_file, has_folder, litter, names_in, open_tree
 from octc.imaging.decode import SUFFIXES
 
-NAME = "labels.csv"  # taken when a folder holds several tables
+NAME = "labels.csv"  # preferred if a folder contains several tables
 COLUMNS = ("path", "label")
 ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]|\\\\")
 
 
 def find_csv(root: Path, stated: Mapping[str, str] = NONE) -> Path | None:
-    """The table itself where `root` is one; else labels.csv in the root, else the only table there that has the columns (with
-    a column of patients, if there is one such table)."""
+    """Find the table: `root` itself, else labels.csv in the root, else the only table in it with the required columns
+    (preferring one with a patient column)."""
     if has_file(root):
         return root
     if has_file(root / NAME):
@@ -49,12 +49,12 @@ def find_csv(root: Path, stated: Mapping[str, str] = NONE) -> Path | None:
         fit = [root / name for name in names if _has_columns(root / name, columns, stated)]
         if fit:
             return fit[0] if len(fit) == 1 else None
-    return root / names[0] if stated and len(names) == 1 else None  # reading it says which column it lacks
+    return root / names[0] if stated and len(names) == 1 else None  # reading it reports the missing column
 
 
 def is_table(root: Path) -> bool:
-    """Whether a folder (or file) is a data set with a table. A table without patients beside class folders is none: those are
-    the data set, and the table may be of anything."""
+    """Whether a folder (or file) is a data set with a table. If there are class folders, a table without a patient column does
+    not count, since it may describe anything."""
     table = find_csv(root)
     if table is None or table == root or table.name == NAME:
         return table is not None
@@ -73,19 +73,19 @@ def _has_columns(table: Path, columns: Sequence[str], stated: Mapping[str, str] 
 
 
 def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | None = None, reading: Reading = PLAIN) -> Samples:
-    """The images that the table names, and only these. An empty patient (or "unknown", "NA", ...) is one that is not known, and
-    so is every one where there is no such column.
+    """Scan the images that the table lists, and only these. The patient is unknown if the cell is empty (or "unknown", "NA",
+    ...) or there is no such column.
 
-    Paths are relative to the table's folder, or to one of `reading.roots`; one that is not there is looked for by its last
-    folders and its name, so that absolute paths of another machine, names without folders and names without an ending are
-    found where only one image fits. With several roots the paths of the samples are relative to the folder that holds them all.
+    Paths are relative to the table's folder, or to one of `reading.roots`. A missing path is searched by its last folders and
+    name, so that absolute paths of another machine, names without folders and names without extension are found if exactly
+    one image matches. With several roots, sample paths are relative to their common parent folder.
 
-    Classes are the labels in sorted order unless given. A file that is not there keeps an empty sum and is refused by name
-    when it is decoded. A split that the table states is kept: "train", "val" and "test".
+    Classes are the sorted labels unless given. A missing file gets an empty SHA-256 and is reported when it is decoded. A split
+    in the table ("train", "val", "test") is used.
 
     Raises:
-        OctcError: E230 no table, E209 lines that cannot be used, E205 a path that leaves the root, E206 fewer than two
-            classes, E207 a class of test that train lacks, E231 folders that cannot be read.
+        OctcError: E230 no table; E209 unusable lines; E205 a path outside the root; E206 fewer than two classes; E207 a class
+            of test is absent from train; E231 folders that cannot be read.
     """
     table = find_csv(root, reading.columns)
     if table is None:
@@ -132,7 +132,7 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
 
 
 def _open(roots: Sequence[Path], links: Sequence[Path] | None) -> Tree:
-    """One walk through all image folders, from the folder that holds them."""
+    """Walk through all image folders, from their common parent folder."""
     whole = [_absolute(root) for root in roots]
     if len(whole) == 1:
         return open_tree(roots[0], links)
@@ -145,7 +145,7 @@ def _open(roots: Sequence[Path], links: Sequence[Path] | None) -> Tree:
 
 
 def _absolute(path: str | Path) -> Path:
-    """From the root of the file system, without ".." and without following a link."""
+    """The absolute path, without ".." and without resolving links."""
     return Path(os.path.normpath(Path(path).absolute()))
 
 
@@ -153,9 +153,9 @@ Find = Callable[[str], "tuple[str | None, str]"]
 
 
 def _finder(tree: Tree, *, stated: bool) -> Find:
-    """Which image a cell means, and why none where that must not be guessed.
+    """Make a function from a table cell to (image or None, reason if it is ambiguous).
 
-    stated: the image folders were named, so that an absolute path of elsewhere may be found in them.
+    stated: the user gave image folders, so that absolute paths of another machine may be searched in them.
     """
     several: dict[str, list[str]] = {}
     known, by_end = frozenset(tree.images), resolver(tree.images, several.__setitem__)
@@ -168,7 +168,7 @@ def _finder(tree: Tree, *, stated: bool) -> Find:
     def find(cell: str) -> tuple[str | None, str]:
         plain = _path({"path": cell})
         if not ABSOLUTE.match(cell):
-            return (None if plain in known else by_end(cell)), "" if "/" in plain else doubt(cell)  # else: a file that is gone
+            return (None if plain in known else by_end(cell)), "" if "/" in plain else doubt(cell)  # else: a missing file
         here = _absolute(cell)
         for place, top in product((here, here.parent.resolve() / here.name), tops):
             if place.is_relative_to(top) and (inside := place.relative_to(top).as_posix()) in known:
@@ -188,7 +188,7 @@ def _found(cells: dict[str, str], find: Find) -> dict[str, str]:
 def _by_path(
     table: Path, records: Sequence[Record], names: Sequence[str], split: bool
 ) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
-    """Path -> cells of its first line, and the lines that say the same again. Raises E209 with every line that is wrong."""
+    """Path -> cells of its first line, and the repeated lines. OctcError E209 lists all invalid lines."""
     first: dict[str, dict[str, str]] = {}
     problems, again = [], []
     for line, cells in records:
@@ -205,7 +205,7 @@ def _by_path(
 
 
 def _path(cells: dict[str, str]) -> str:
-    """As it is written, with forward slashes and without a leading "./"."""
+    """The path of a line with forward slashes, without a leading "./"."""
     return "/".join(part for part in cells["path"].replace("\\", "/").split("/") if part not in ("", "."))
 
 
@@ -228,6 +228,6 @@ def _why_unusable(cells: dict[str, str], names: Sequence[str], split: bool) -> s
 
 
 def _part(cells: dict[str, str]) -> str:
-    """ "train", "val" or "test" however a cell spells it, else as it is written."""
+    """ "train", "val" or "test", in any usual spelling; any other cell unchanged."""
     text = cells.get("part", "")
     return part_of(text) or text

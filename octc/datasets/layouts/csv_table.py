@@ -1,4 +1,4 @@
-"""Tables with stated columns as people write them: every line that cannot be used is named, none is guessed."""
+"""Reads tables with fixed columns; all unusable lines are reported, and nothing is guessed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from octc.core.cells import trimmed
 from octc.core.errors import OctcError
 from octc.datasets.tables import check_cells, rows_of
 
-Record = tuple[int, dict[str, str]]  # line number, column -> cell, without surrounding blanks
+Record = tuple[int, dict[str, str]]  # line number, column -> stripped cell
 
 
 def read_table(path: Path, columns: Sequence[str], hint: str) -> list[Record]:
-    """The lines below the header. Columns that are not asked for are passed over.
+    """Read the lines below the header; other columns are ignored.
 
     Raises:
-        OctcError: E209 not UTF-8, no table, a column is missing or stands there twice, a line has too few or too many cells.
+        OctcError: E209 not UTF-8, not a table, a missing or duplicated column, or a line with another number of cells.
     """
     lines = rows_of(path, hint)
     header = [trimmed(name) for name in lines[0][1]] if lines else []
@@ -29,11 +29,11 @@ def read_table(path: Path, columns: Sequence[str], hint: str) -> list[Record]:
 
 
 def key_of(text: str) -> str:
-    """A path for comparing: either slash, lower case, no blanks or dots at the ends of its parts (Windows drops them)."""
+    """A path normalised for comparison: forward slashes, lower case, no blanks or dots at the ends of names (as on Windows)."""
     parts = (part.strip().rstrip(". ").lower() for part in re.split(r"[\\/]+", text))
     return "/".join(part for part in parts if part)
 
 
 def leaves(text: str) -> bool:
-    """Whether a path in a table leads upwards."""
+    """Whether a path in a table contains ".." or a null byte."""
     return any(part.strip() == ".." for part in re.split(r"[\\/]+", text)) or "\0" in text

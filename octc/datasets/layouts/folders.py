@@ -1,4 +1,4 @@
-"""From folders to samples: classes, patients, official parts, sums. Nothing is decoded here."""
+"""Scans class folders: classes, patients, official parts, checksums. Decodes nothing."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from octc.datasets.tree import (
 )
 from octc.machine.cpu import reading_pool
 
-PHANTOM_MARK = "phantom.json"  # beside CellData/: says what octc drew, and that the folder may be replaced
+PHANTOM_MARK = "phantom.json"  # marker beside CellData/: octc generated the folder and may replace it
 
 
 def find_ucsd(tree: Tree) -> Parts:
-    """The parts of the first of root/CellData/OCT, root/OCT and root itself that holds train and test (OctcError E230)."""
+    """The parts in the first of root/CellData/OCT, root/OCT and root with train and test (OctcError E230: none)."""
     for base in ("CellData/OCT", "OCT", ""):
         if {"train", "test"} <= {part_of(name) for name in tree.inside.get(base, ())}:
             return read_parts(tree, base)
@@ -42,12 +42,12 @@ def find_ucsd(tree: Tree) -> Parts:
 
 
 def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | None = None, reading: Reading = PLAIN) -> Samples:
-    """CellData/OCT/{train,test}/CLASS/CLASS-PATIENT-INDEX.jpeg. The number alone is the patient (never class and number).
+    """Scan CellData/OCT/{train,test}/CLASS/CLASS-PATIENT-INDEX.jpeg. The number alone is the patient id, across classes.
 
-    A validation part beside them is read as train. The parts may be spelt in any usual way.
+    A validation part is read as train. The parts may have any usual name.
 
     Raises:
-        OctcError: E206 class folders missing, empty or unexpected, E205 a link leaves the root, E230 not this layout, E231
+        OctcError: E206 class folders missing, empty or unexpected; E205 a link outside the root; E230 another layout; E231
             folders that cannot be read.
     """
     tree = open_tree(root, reading.links)
@@ -61,16 +61,16 @@ def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | No
 def scan_folder(
     root: Path, classes: Sequence[str] | None, progress: Progress | None = None, reading: Reading = PLAIN
 ) -> Samples:
-    """Any tree: root/CLASS/..., or root/{train,test}/CLASS/... for an official test part.
+    """Scan any class tree: root/CLASS/..., or root/{train,test}/CLASS/... with an official test part.
 
-    The parts may be spelt in any usual way (octc/datasets/parts.py). A validation part is read as train: validation images are
-    drawn again, and test images too where there is no test part. Classes are the folder names in sorted order unless given. A
-    file named CLASS-PATIENT-INDEX gives its patient (octc/datasets/patients.py); with any other name it is not known whose
-    image it is, and everything that is made of it says so.
+    The parts may have any usual name (octc/datasets/parts.py). A validation part is read as train: validation images are drawn
+    by the split, and so are test images without a test part. Classes are the sorted folder names unless given. A file named
+    CLASS-PATIENT-INDEX gives the patient id (octc/datasets/patients.py); otherwise the patient is unknown, and all outputs
+    state that.
 
     Raises:
-        OctcError: E206 class folders missing, empty or unexpected, or a tree that can be read in two ways, E207 a class of
-            test that train lacks, E205, E230, E231 as `scan_ucsd`.
+        OctcError: E206 class folders missing, empty or unexpected, or an ambiguous tree; E207 a class of test is absent from
+            train; E205, E230, E231 as in `scan_ucsd`.
     """
     tree, base, copies = without_copies(open_tree(root, reading.links))
     parts = read_parts(tree, base)
@@ -101,7 +101,7 @@ def _classes(tree: Tree, parts: Parts, given: Sequence[str] | None) -> ClassFold
 
 
 def _held(tree: Tree, parts: Parts, found: ClassFolders) -> dict[str | None, set[str]]:
-    """Part -> the classes that have a folder there."""
+    """Part -> classes with a folder in it."""
     return {
         kind: {found.of[top, name] for name in tree.inside[top] if (top, name) in found.of} & {*found.names}
         for top, kind in parts.tops
@@ -109,7 +109,7 @@ def _held(tree: Tree, parts: Parts, found: ClassFolders) -> dict[str | None, set
 
 
 def check_train(train: set[str], test: set[str], top: Path) -> None:
-    """Refuse a class of test that train lacks (OctcError E207)."""
+    """Refuse a class of test that is absent from train (OctcError E207)."""
     if alone := sorted(test - train):
         text = f"in test but absent from train: {shorten(alone)}"
         raise OctcError(
@@ -118,8 +118,7 @@ def check_train(train: set[str], test: set[str], top: Path) -> None:
 
 
 def class_folders(tree: Tree, top: str) -> tuple[str, ...]:
-    """The folders in a part (or the root) that should be classes (OctcError E206 for a link to a folder, E205 for one that
-    leaves the root)."""
+    """The class folders in a part (or the root). OctcError E206: a link to a folder; E205: a link outside the root."""
     for one in tree.left:
         path = one.path.rstrip("/")
         if one.why in (LINK, LOST, AGAIN) and path.rpartition("/")[0] == top:
@@ -133,9 +132,9 @@ def class_folders(tree: Tree, top: str) -> tuple[str, ...]:
 
 
 def _class_files(tree: Tree, top: str, kind: str | None, known: ClassFolders) -> Iterator[tuple[str, str, str]]:
-    """(class, its folder, image) of one part, sorted; refuses class folders that are missing, empty or one too many.
+    """(class, its folder, image) of one part, sorted; refuses missing, empty and unexpected class folders.
 
-    A validation part may lack classes: it is read as train.
+    A validation part may lack classes, because it is read as train.
     """
     expected = known.names
     found = [name for name in class_folders(tree, top) if kind != "val" or tree.below.get(joined(top, name))]
@@ -163,7 +162,7 @@ def _class_files(tree: Tree, top: str, kind: str | None, known: ClassFolders) ->
 
 
 def images_below(tree: Tree) -> Iterator[Path]:
-    """The images of a data set that a table names, wherever they lie; a link that leaves the root is an error (E205)."""
+    """All images in the tree of a data set with a table (OctcError E205: a link outside the root)."""
     for link in tree.links:
         tree.check_link(link)
     yield from (tree.root / path for path in tree.images)
@@ -193,7 +192,7 @@ def _samples(tree: Tree, parts: Parts, classes: ClassFolders, *, known: bool, pr
 
 
 def sums_of(paths: Sequence[Path], progress: Progress | None = None) -> list[str]:
-    """The sha256 of each file, "" where it cannot be read."""
+    """SHA-256 of each file, "" if it cannot be read."""
     sums: list[str] = []
     with reading_pool() as pool:
         for digest in pool.map(_sum, paths):
@@ -206,5 +205,5 @@ def sums_of(paths: Sequence[Path], progress: Progress | None = None) -> list[str
 def _sum(path: Path) -> str:
     try:
         return sha256_file(path)
-    except OSError:  # named when it is decoded, together with everything else that cannot be read
+    except OSError:  # reported when it is decoded, with all other unreadable files
         return ""

@@ -1,11 +1,11 @@
 """MMC-AMD: OCT and fundus images of normal eyes, dry AMD, PCV and wet AMD, with released splits by eye (A) or patient (AP).
 
     ImageData/cfp-clahe-448x448/f-*.jpg            ImageData/oct-median3x3-448x448/o-*.jpg
-    mmc-amd-split{A,AP}-{train,val,test}/          ImageSets/{cfp,oct}.txt   an image id a line
+    mmc-amd-split{A,AP}-{train,val,test}/          ImageSets/{cfp,oct}.txt   one image id per line
 
-The second field of an id, between hyphens, is the class (h, d, p, w). The eye is the id without its first two characters, up
-to "_", without the marks of synthetic images. The released subjects give the patient where they are listed; of an eye whose
-subject is not listed the patient is not known (its images stay together).
+The second hyphen-separated field of an id is the class (h, d, p, w). The eye is the id without its first two characters, up to
+"_", without the suffixes of synthetic images. The released subject lists give the patients; the patient of an unlisted eye is
+unknown (its images stay in one part).
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def scan_mmc(
     *,
     split: str = "AP",
 ) -> Samples:
-    """The images of a released split: "AP" (by patient) or "A" (by eye).
+    """Scan the images of a released split: "AP" (by patient) or "A" (by eye).
 
     Raises:
-        OctcError: E230 not this layout, E209 lines that cannot be used, and as `make_samples`.
+        OctcError: E230 another layout; E209 unusable lines; and the errors of `make_samples`.
     """
     tree = open_tree(root, reading.links)
     parts = _parts(root, split)

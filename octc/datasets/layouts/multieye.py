@@ -3,7 +3,7 @@
     assemble/{train,dev,test}/large9cls.txt        fundus: lines "NAME CLASS"; images in train/ImageData/cfp-clahe-224x224/
     assemble_oct/{train,dev,test}/large9cls.txt    OCT: images in train/ImageData/oct-filter-448x448/
 
-Its names give neither patient nor eye: leakage between its images cannot be excluded.
+File names contain neither patient nor eye, so leakage between images cannot be excluded.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def find_multieye(root: Path) -> bool:
 def scan_multieye(
     root: Path, classes: Sequence[str] | None, progress: Progress | None = None, reading: Reading = PLAIN
 ) -> Samples:
-    """All images that the lists name; dev is read as train.
+    """Scan all images in the lists; dev is read as train.
 
     Raises:
-        OctcError: E230 not this layout, E209 lines that cannot be used, and as `make_samples`.
+        OctcError: E230 another layout; E209 unusable lines; and the errors of `make_samples`.
     """
     tree = open_tree(root, reading.links)
     if not find_multieye(root):

@@ -1,11 +1,11 @@
-"""NEH (Noor Eye Hospital 2021): a table names every B-scan, its patient and its label.
+"""NEH (Noor Eye Hospital 2021): a table lists every B-scan with its patient and label.
 
-What is known to be wrong in the release is handled here and reported, never passed over:
+Known errors of the release are handled here and reported:
 
-* patient numbers restart in every class folder, so class and number together are the patient;
-* `Directory` differs from the disk in letter case, and some rows stand there twice;
-* byte-identical eyes lie under several patients, of one class (these become one patient) or of two (where the labels
-  contradict each other the images are left out, and the patients are still one).
+* patient numbers restart in every class folder, so the patient id is class and number together;
+* `Directory` differs from the file system in letter case, and some rows are duplicated;
+* identical eyes occur under several patients of one class (these become one patient) or of two classes (the images are left out
+  if their labels conflict, and the patients are still merged).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Row:
     """One line of the table.
 
     Attributes:
-        number: patient number; it means nothing without `folder`.
-        folder: column Class, the diagnosis of the patient; label: of this B-scan. Both as they are written.
-        path: of the file, relative to the root, in the disk's letter case; as the table names it if it is not there.
+        number: patient number, unique only together with `folder`.
+        folder: column Class, the diagnosis of the patient; label: label of this B-scan. Both as written in the table.
+        path: path relative to the root, in the letter case of the file system; as in the table if the file is missing.
     """
 
     line: int
@@ -61,11 +61,11 @@ def find_table(root: Path) -> Path | None:
 
 
 def read_rows(root: Path, tree: Tree | None = None) -> list[Row]:
-    """The table in its own order, every path looked up on the disk without regard to letter case.
+    """Read the table in its own order; paths are matched to files regardless of letter case.
 
     Raises:
-        OctcError: E230 no table, E209 lines that cannot be used (a label that is none, a path that leaves the root or that
-            fits two files), E205 a link that leaves the root, E231 folders that cannot be read.
+        OctcError: E230 no table; E209 unusable lines (an invalid label, a path outside the root or one that matches two files);
+            E205 a link outside the root; E231 folders that cannot be read.
     """
     table = find_table(root)
     if table is None:
@@ -104,7 +104,7 @@ def _why_unusable(cells: dict[str, str]) -> str:
 
 
 def _on_disk(directory: str, tops: Sequence[str], files: dict[str, list[str]]) -> list[str]:
-    """The files that a Directory means: the one in its own letter case, else all that differ from it only in case."""
+    """The files that match a Directory: the exact one, else all that differ only in letter case."""
     for top in tops:
         found = files.get(key_of(f"{top}/{directory}"), [])
         exact = [path for path in found if path.endswith("/" + directory.strip("/")) or path == directory]
@@ -121,11 +121,11 @@ def scan_neh(
     *,
     same_class: bool = True,
 ) -> Samples:
-    """The B-scans of the table. With `same_class` only those whose label is the diagnosis of their patient (`Class == Label`,
-    letter case included, as KD-OCT filters them); without it all of them.
+    """Scan the B-scans of the table. With `same_class` only those whose label equals the diagnosis of the patient
+    (`Class == Label`, case-sensitive, the filter of KD-OCT); otherwise all.
 
-    A file that is not there keeps an empty sum and is refused by name when it is decoded. Raises what `read_rows` raises, and
-    E206 when a class is left without images.
+    A missing file gets an empty SHA-256 and is reported when it is decoded. Raises the errors of `read_rows`, and OctcError
+    E206 if a class has no images.
     """
     names = tuple(classes or CLASSES)
     tree = open_tree(root, reading.links)
@@ -172,7 +172,7 @@ scan_neh_all = partial(scan_neh, same_class=False)
 
 
 def linked_patients(rows: Sequence[Row], sums: dict[str, str]) -> dict[str, str]:
-    """Patient of the table -> the name of all patients that share an image with it, joined by "="."""
+    """Patient in the table -> merged id of all patients that share an image with it, joined by "="."""
     names = sorted({row.patient for row in rows})
     number = {name: i for i, name in enumerate(names)}
     first: dict[str, str] = {}
@@ -197,7 +197,7 @@ def _left_out(code: str, text: str, found: Sequence[tuple[Row, Sample]]) -> Iter
 
 
 def _disagreeing(rows: Sequence[Row], same_class: bool) -> Iterator[Finding]:
-    """Rows whose path tells another class, patient, eye or label than their columns, and labels that differ in case only."""
+    """Warnings about rows whose path contradicts their columns, and labels that differ only in letter case."""
     listed = tuple(f"line {row.line}: {why}" for row in rows if (why := ", ".join(_contradictions(row))))
     if listed:
         text = f"{len(listed)} rows contradict their own path; the columns count"

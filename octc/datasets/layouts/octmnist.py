@@ -1,6 +1,6 @@
-"""OCTMNIST: MedMNIST's .npz file (arrays {train,val,test}_{images,labels}) becomes PNG files that are read like any others.
+"""OCTMNIST: converts MedMNIST's .npz file (arrays {train,val,test}_{images,labels}) to PNG files in class folders.
 
-The arrays are read image by image from the archive: the 224-pixel file would not fit into the memory of a small machine.
+The arrays are read image by image, because the 224-pixel file would not fit into the memory of a small machine.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ UInt8 = npt.NDArray[np.uint8]
 
 
 def write_octmnist(archive: Path, folder: Path, progress: Progress | None = None) -> int:
-    """Write {train,val,test}/CLASS/NUMBER.png below `folder`, and the mark that says what they were made from; how many.
+    """Write {train,val,test}/CLASS/NUMBER.png below `folder`, and a record of the source; returns the number of images.
 
     Raises:
-        OctcError: E217 not the file that MedMNIST writes (another array, shape, type or label), or damaged. Nothing is
-            unpickled.
+        OctcError: E217 not a file of MedMNIST (another array, shape, type or label), or damaged. Nothing is unpickled.
     """
     hint = "fetch it again: octc data fetch octmnist"
     try:
@@ -63,7 +62,7 @@ def write_octmnist(archive: Path, folder: Path, progress: Progress | None = None
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array; ValueError for what MedMNIST does not write."""
+    """Shape and type of an array (ValueError: not as MedMNIST writes it)."""
     version = np.lib.format.read_magic(stream)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:

@@ -1,4 +1,4 @@
-"""Data sets of two modalities: OCT and fundus images of the same eyes, or of the same diseases."""
+"""Data sets with two modalities: OCT and fundus images of the same eyes, or of the same diseases."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from octc.datasets.split import Split, shared_content, shared_eyes, shared_patie
 from octc.datasets.tables import refuse_lines
 from octc.datasets.tree import Left, Tree
 
-ORDER = {"test": 0, "train": 1, "val": 1}  # a file that stands in several lists is a test image
+ORDER = {"test": 0, "train": 1, "val": 1}  # an image in several lists is a test image
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a list: path below the root, indices of its classes, eye, patient (None: not known), modality, part ("train"
-    or "test")."""
+    """An image of a list: path below the root, class indices, eye, patient (None: unknown), modality, part ("train" or
+    "test")."""
 
     path: str
     targets: tuple[int, ...]
@@ -32,13 +32,12 @@ class Row:
 def make_samples(
     tree: Tree, classes: Sequence[str], rows: Iterable[Row], *, exclusive: bool = False, progress: Progress | None = None
 ) -> Samples:  # fmt: skip
-    """Samples of all rows. A path that stands in several lists is taken once: from test if it is there.
+    """Make samples from all rows. A path in several lists is used once, as a test image if it is in test.
 
-    exclusive: an image has one class; otherwise `label` is the rarest of an image's classes (by which a split is stratified).
+    exclusive: every image has one class; otherwise `label` is the rarest of its classes (for stratified splits).
 
     Raises:
-        OctcError: E209 a path that stands under different labels, E205 a link that leaves the root, E206 a modality or a class
-            without images.
+        OctcError: E209 a path with different labels; E205 a link outside the root; E206 a modality or class without images.
     """
     root = place = tree.root
     known: dict[str, Row] = {}
@@ -79,10 +78,10 @@ def _rarest(targets: tuple[int, ...], counts: Counter[int]) -> int:
 
 
 def only(split: Split, modality: str) -> Split:
-    """The images of one modality; the parts are those of the whole split, so that patients never change sides.
+    """The images of one modality; each patient stays in the same part as in the whole split.
 
     Raises:
-        OctcError: E206 a part without an image of it.
+        OctcError: E206 a part has no image of the modality.
     """
     parts = {part: tuple(s for s in items if s.modality == modality) for part, items in split.parts.items()}
     if empty := [part for part, items in parts.items() if not items]:
@@ -92,9 +91,9 @@ def only(split: Split, modality: str) -> Split:
 
 
 def check_partners(student: Split, teacher: Split) -> None:
-    """Refuse a teacher that may have been trained on eyes that this student is judged on (E212).
+    """Refuse a teacher that may have been trained on eyes in this student's validation or test set (OctcError E212).
 
-    Both splits are of one modality each, and of one data set: they must come from one split by patient.
+    The splits have one modality each and the same data set, and must come from one split by patient.
     """
     judged = [s for part in ("val", "test") for s in student.parts[part]]
     kinds = {"patients": shared_patients, "eyes": shared_eyes, "images": shared_content}
@@ -111,5 +110,5 @@ def check_partners(student: Split, teacher: Split) -> None:
 
 
 def targets_of(sample: Sample) -> tuple[int, ...]:
-    """Indices of all classes of an image, whether its data set has one a picture or several."""
+    """All class indices of an image, for multi-class and multi-label data sets."""
     return (sample.label,) if sample.targets is None else sample.targets

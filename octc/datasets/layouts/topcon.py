@@ -1,10 +1,10 @@
-"""TOPCON-MM: OCT and fundus images of the same eyes, eleven labels that do not exclude each other, in text files.
+"""TOPCON-MM: OCT and fundus images of the same eyes with eleven labels (several per image) in text files.
 
     {train,val,test}/{cfp,oct}.txt                       lines: name without extension, then a 0 or 1 for each class
     train/Images/{fundus_images,oct_images}/NAME.png     all images of all parts; the folders may be spelt with a hyphen
 
-The first two fields of a name, between hyphens, are the eye; the first one is taken as the patient, unless it is a date. A name
-without a hyphen gives neither. The lists of val are read as train: validation images are drawn again, by patient.
+The first two hyphen-separated fields of a name are the eye; the first is the patient, unless it is a date. A name without a
+hyphen gives neither. The val lists are read as train: validation images are drawn again, by patient.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def find_topcon(root: Path) -> bool:
 def scan_topcon(
     root: Path, classes: Sequence[str] | None, progress: Progress | None = None, reading: Reading = PLAIN
 ) -> Samples:
-    """All images that the lists name.
+    """Scan all images in the lists.
 
     Raises:
-        OctcError: E230 not this layout, E209 lines that cannot be used, and as `make_samples`.
+        OctcError: E230 another layout; E209 unusable lines; and the errors of `make_samples`.
     """
     tree = open_tree(root, reading.links)
     if not find_topcon(root):
@@ -55,7 +55,7 @@ def scan_topcon(
 
 
 def folder_of(root: Path, modality: str, train: str = "train") -> Path:
-    """Where the images of a modality lie, in either spelling (OctcError E206 in neither). train: the folder of that part."""
+    """The image folder of a modality, in either spelling (OctcError E206: missing). train: name of the train folder."""
     for name in FOLDERS[modality]:
         if (root / train / "Images" / name).is_dir():
             return root / train / "Images" / name
@@ -83,7 +83,7 @@ def _rows(root: Path, modality: str, kind: str, parts: Mapping[str, str], classe
 
 
 def read_lines(table: Path) -> list[str]:
-    """Lines that are not empty (OctcError E209 for a file that is no such list)."""
+    """The non-empty lines of a list (OctcError E209: it cannot be read)."""
     try:
         if table.stat().st_size > MOST_BYTES:
             raise ValueError(f"{table.stat().st_size} bytes, the limit is {MOST_BYTES}")
@@ -96,5 +96,5 @@ def read_lines(table: Path) -> list[str]:
 
 
 def unsafe(name: str) -> bool:
-    """Whether a name of a list is empty or leads somewhere else."""
+    """Whether a name in a list is empty or points outside its folder."""
     return not name or "/" in name or "\\" in name or name in (".", "..") or not name.isprintable()

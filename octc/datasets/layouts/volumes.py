@@ -1,8 +1,8 @@
-"""Volumes that a table names, volumes.csv: columns path, label and patient; volume, eye, frame, part and shape where needed.
+"""Data sets of volumes with a table, volumes.csv: columns path, label, patient; volume, eye, frame, part, shape if needed.
 
-A row names a file (DICOM, .vol, .e2e, .fda ...: docs/volumes.md) or a folder of them, below the table. Of a file with several
-volumes it says which (`volume`, from 0) or whose (`eye`: R or L). Its label is that of the eye, and so of each of its B-scans;
-a row with a `frame` (from 0) labels one B-scan, and B-scans that no row labels are then left out.
+A row has the path of a file (DICOM, .vol, .e2e, .fda ...: docs/volumes.md) or a folder, relative to the table. In a file with
+several volumes, `volume` (index from 0) or `eye` (R or L) selects one. The label applies to the eye and to all its B-scans; a
+row with `frame` (index from 0) labels one B-scan, and B-scans without a label are then left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from octc.machine.cpu import reading_pool
 from octc.volumes.formats import format_of, read_volumes, without_scans
 from octc.volumes.volume import RawShape, Volume
 
-NAME, FIRST = "volumes.csv", 20  # lines that are looked at to tell what a table is of
+NAME, FIRST = "volumes.csv", 20  # lines read to recognise a table of volumes
 COLUMNS, MORE = ("path", "label"), ("patient", "volume", "eye", "frame", "part", "shape", "site")
 EYES = {"r": "R", "od": "R", "right": "R", "re": "R", "l": "L", "os": "L", "left": "L", "le": "L", "": None}
 HINT = (
@@ -39,12 +39,12 @@ HINT = (
 
 
 def find_volumes(root: Path, stated: Mapping[str, str] = NONE) -> Path | None:
-    """The table itself where `root` is one; volumes.csv in the root, else the table of images there (`find_csv`)."""
+    """Find the table: `root` itself, else volumes.csv in the root, else as `find_csv`."""
     return root / NAME if has_file(root / NAME) else find_csv(root, stated)
 
 
 def names_volumes(root: Path) -> bool:
-    """Whether a folder has volumes.csv, or a table of which one of the first lines names a volume."""
+    """Whether a folder has volumes.csv, or a table with a volume in one of its first lines."""
     table = find_volumes(root)
     if table is None or table.name == NAME:
         return table is not None
@@ -57,10 +57,9 @@ def names_volumes(root: Path) -> bool:
 
 @dataclass(frozen=True)
 class Listed:
-    """A volume that was read once: where it lies, what it is, and the identity of each of its B-scans.
+    """A volume after reading: its location, facts, and the identity of each of its B-scans.
 
-    person: a hash of the patient's id in the file under a key that is thrown away; None where it has none. device: as the file
-        names it.
+    person: hash of the patient id in the file, with a key that is discarded; None without an id. device: as stated in the file.
     """
 
     file: str
@@ -82,7 +81,7 @@ Read = Sequence[Listed] | OctcError
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table, with its cells understood. eye: "R", "L" or None; shape: of a file without a header."""
+    """A parsed line of the table. eye: "R", "L" or None; shape: dimensions of a file without a header."""
 
     line: int
     path: str
@@ -98,7 +97,7 @@ class Row:
 
 @dataclass
 class Labelled:
-    """What the rows say of one volume."""
+    """The rows of the table for one volume."""
 
     volume: Listed
     whole: Row | None = None
@@ -112,14 +111,14 @@ class Labelled:
 def scan_volumes(
     root: Path, classes: Sequence[str] | None, progress: Progress | None = None, reading: Reading = PLAIN
 ) -> Samples:
-    """The B-scans of the volumes that the table names, sorted by their content. Pixels are read once, for their digests.
+    """Scan the B-scans of the volumes in the table, sorted by content. Pixels are read once, for the digests.
 
-    A volume that cannot be read is one sample with an empty sum, which is refused by name when it is decoded. The id of a
-    patient in the files themselves groups volumes whose patient the table does not name; it goes no further than that.
+    An unreadable volume becomes one sample with an empty SHA-256, and is reported when it is decoded. Patient ids inside the
+    files are used only to group volumes without a patient in the table.
 
     Raises:
-        OctcError: E230 no table, E209 lines that cannot be used, E205 a path that leaves the root, E206 fewer than two classes,
-            E207 a class of test that train lacks, E231 folders that cannot be read, E221 E901 a decoder is missing.
+        OctcError: E230 no table; E209 unusable lines; E205 a path outside the root; E206 fewer than two classes; E207 a class
+            of test is absent from train; E231 folders that cannot be read; E221, E901 a decoder is missing.
     """
     table = find_volumes(root, reading.columns)
     if table is None:
@@ -162,7 +161,7 @@ def scan_volumes(
 
 
 def _rows(table: Path, records: Sequence[Record], names: Sequence[str]) -> list[Row]:
-    """The lines, each with what its cells mean. Raises E209 with every line that is wrong."""
+    """Parse the lines of the table (OctcError E209 lists all invalid lines)."""
     split = any(cells.get("part") for _, cells in records)
     rows, problems = [], []
     for line, cells in records:
@@ -182,7 +181,7 @@ def _row(line: int, cells: dict[str, str], names: Sequence[str], split: bool) ->
         raise ValueError(f"path {cells['path']!r} is no path below the table's folder")
     if cells["label"] not in names:
         raise ValueError(f"label {cells['label']!r} is none of {', '.join(names)}")
-    eye = cells.get("eye", "").lower()
+    eye = (given(cells.get("eye", "")) or "").lower()
     if eye not in EYES:
         raise ValueError(f"eye {cells['eye']!r} is neither R nor L")
     part = part_of(cells.get("part", "")) or cells.get("part", "")
@@ -207,7 +206,7 @@ def _number(cells: dict[str, str], name: str) -> int | None:
 
 
 def _places(tree: Tree, rows: Iterable[Row]) -> dict[str, list[str]]:
-    """The files that each path of the table means: itself, or the volumes of a folder. E205 for one that leaves the root."""
+    """Path in the table -> files: itself, or the volumes in a folder (OctcError E205: a path outside the root)."""
     found: dict[str, list[str]] = {}
     files = _files(tree)
     for path in {row.path for row in rows}:
@@ -224,7 +223,7 @@ def _places(tree: Tree, rows: Iterable[Row]) -> dict[str, list[str]]:
 
 
 def _files(tree: Tree) -> list[str]:
-    """Every file of a tree but litter."""
+    """All files of a tree except system files."""
     left = [one.path for one in tree.left if one.why not in (HIDDEN, DEBRIS, THUMBNAIL) and not one.path.endswith("/")]
     return sorted([*tree.images, *left])
 
@@ -240,7 +239,7 @@ Asked = tuple[str, "tuple[int, int, int] | None", "str | None"]  # file, shape, 
 
 
 def _read_all(root: Path, files: Sequence[Asked], progress: Progress | None) -> dict[str, Read]:
-    """What each file holds, or why it cannot be read; files that others are made of are read with those."""
+    """File -> its volumes, or the error; files that belong to the object of another file are read with it."""
     once: dict[str, Asked] = {}
     for asked in files:
         once.setdefault(asked[0], asked)
@@ -275,7 +274,7 @@ def _listed(file: str, volume: Volume) -> Listed:
 def _labelled(
     rows: Sequence[Row], places: dict[str, list[str]], read: dict[str, Read], homes: dict[str, str]
 ) -> tuple[list[Labelled], list[Sample], list[str]]:
-    """What the rows say of each volume, the files that cannot be read, and the lines that cannot be used."""
+    """Assign the rows to volumes; also returns the unreadable files and the unusable lines."""
     known: dict[tuple[str, int], Labelled] = {}
     bad: dict[str, Sample] = {}
     problems: list[str] = []
@@ -300,13 +299,13 @@ def _labelled(
 
 
 def _homes(tree: Tree, read: dict[str, Read]) -> dict[str, str]:
-    """Of each file the one that stands for it: the parts of a concatenation are one object, whichever is named."""
+    """File -> its representative: all parts of a DICOM concatenation are one object, whichever part the table lists."""
     beside = {file: {other for one in _of(found) for other in _inside(tree.root, one.others)} for file, found in read.items()}
     return {file: min([file, *(other for other in beside[file] if other in read)]) for file in read}
 
 
 def _inside(root: Path, paths: Iterable[Path]) -> Iterator[str]:
-    """Paths that lie below the root, relative to it."""
+    """The paths below the root, relative to it."""
     real = root.resolve()
     return (path.resolve().relative_to(real).as_posix() for path in paths if path.resolve().is_relative_to(real))
 
@@ -316,7 +315,7 @@ def _of(read: Read) -> Sequence[Listed]:
 
 
 def _chosen(row: Row, volumes: Sequence[Listed]) -> list[Listed] | str:
-    """The volumes that a row means, or why that cannot be told."""
+    """The volumes that a row refers to, or the reason why this is ambiguous."""
     if not volumes:
         return f"{row.path} is a folder without a volume"
     left = [one for one in volumes if row.volume is None or one.part == row.volume]
@@ -341,7 +340,7 @@ def _chosen(row: Row, volumes: Sequence[Listed]) -> list[Listed] | str:
 
 
 def _taken(entry: Labelled, row: Row) -> str:
-    """Add a row to what is known of a volume; why it contradicts what is known, or ""."""
+    """Add a row to a volume; returns the contradiction with its earlier rows, or ""."""
     before = entry.rows[0] if entry.rows else row
     if (before.patient, before.part, before.shape, before.site) != (row.patient, row.part, row.shape, row.site):
         return f"{row.path} stood above (line {before.line}) with another patient, part, shape or site"
@@ -355,10 +354,10 @@ def _taken(entry: Labelled, row: Row) -> str:
 
 
 def _people(labelled: Sequence[Labelled]) -> tuple[dict[int, str], list[Finding]]:
-    """The patient of each volume (by its place in `labelled`): the table's, else one for each id in the files, by number.
+    """The patient of each volume (by index in `labelled`): from the table, else a number for each patient id in the files.
 
-    Numbers follow the content of the volumes, so that they do not change with the names of files. And what does not go
-    together: one id in the files under several patients of the table.
+    Numbers follow the content of the volumes, independent of file names. Also returns warnings about ids in the files that
+    belong to several patients of the table.
     """
     named: dict[int, str] = {}
     by_id: dict[str, list[int]] = defaultdict(list)
@@ -381,7 +380,7 @@ def _people(labelled: Sequence[Labelled]) -> tuple[dict[int, str], list[Finding]
 
 
 def _samples(labelled: Sequence[Labelled], people: dict[int, str], split: bool) -> Iterator[Sample]:
-    """A sample for each labelled B-scan. Its site is that of the table; where no row has one, the device of the file."""
+    """A sample for each labelled B-scan. Its site is from the table; if no row has one, it is the device stated in the file."""
     stated = any(row.site is not None for one in labelled for row in one.rows)
     devices = _devices(() if stated else [one.volume.device for one in labelled])
     for place, one in enumerate(labelled):
@@ -413,8 +412,8 @@ def _samples(labelled: Sequence[Labelled], people: dict[int, str], split: bool) 
 
 
 def _devices(names: Iterable[str | None]) -> dict[str | None, str]:
-    """What each device is called: by the fewest words that a file calls it. One format names the maker alone and another the
-    model too, so that "Topcon" and "Topcon 3DOCT-1000" may be one."""
+    """Device name -> its shortest form in any file. Some formats state the manufacturer only and others also the model, so
+    "Topcon" and "Topcon 3DOCT-1000" may be the same device."""
     found: dict[str | None, str] = {}
     words = {name: tuple(name.casefold().split()) for name in names if name}
     for name, own in words.items():
@@ -423,7 +422,7 @@ def _devices(names: Iterable[str | None]) -> dict[str | None, str]:
 
 
 def _unread(tree: Tree, table: str, read: dict[str, Read]) -> tuple[tuple[Left, ...], set[str]]:
-    """Volumes and pictures of the tree that no row names, and the files that were taken."""
+    """Volumes and images in the tree that no row lists, and the files that were used."""
     taken = {table, *read}
     for one in read.values():
         for listed in _of(one):

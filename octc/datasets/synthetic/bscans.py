@@ -1,7 +1,7 @@
-"""Synthetic B-scans: what `make demo` and the tests train on. They look like OCT, and say nothing about patients.
+"""Synthetic B-scans for `make demo` and the tests. They look like OCT, and say nothing about real patients.
 
-A patient has an anatomy, a scanner and a severity; an image has its tilt, place, speckle and lesions. Everything follows
-from the seeds; the same seeds, versions and machine type give the same bytes.
+A patient has an anatomy, a scanner and a severity; an image has its own tilt, position, speckle and lesions. Everything is
+determined by the seeds; the same seeds, versions and machine type give identical files.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from octc.datasets.synthetic.retina import CHOROID, LAYERS, ROW, SWELLS, VITREOU
 
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 SIZE = (512, 496)  # pixels, as most images of UCSD
-TEST_SHARE = 0.25  # of the patients
-QUALITY = 92  # JPEG
+TEST_SHARE = 0.25  # share of the patients in the test part
+QUALITY = 92  # JPEG quality
 
 Field = npt.NDArray[np.float32]
 
@@ -30,9 +30,9 @@ Field = npt.NDArray[np.float32]
 def draw_phantom(
     kind: str, patient_seed: int, image_seed: int, size: tuple[int, int] = SIZE, *, severity: float = 0.0
 ) -> Image.Image:
-    """One B-scan, mode L, of `size` (width, height). `kind` is one of CLASSES (KeyError otherwise).
+    """Generate one B-scan, mode L, of `size` (width, height). `kind` is one of CLASSES (else KeyError).
 
-    severity: the least one of a patient's disease, 0 to 1; the subtle ones become so much clearer.
+    severity: minimum severity of a patient's disease, 0 to 1; higher values exclude subtle cases.
     """
 
     def find(eye: Eye, x: Array, rng: np.random.Generator) -> Findings:
@@ -47,7 +47,7 @@ def draw_scan(
     image_seed: int,
     size: tuple[int, int] = SIZE,
 ) -> Image.Image:
-    """One B-scan with the findings that `find` draws for the eye of the patient at columns [width]."""
+    """Generate one B-scan with the findings that `find` gives for the patient's eye at columns [width]."""
     eye = draw_eye(np.random.default_rng([patient_seed, 1]))
     rng = np.random.default_rng([patient_seed, image_seed, 2])
     width, height = size
@@ -66,7 +66,7 @@ def draw_scan(
 
 
 def _edges(eye: Eye, findings: Findings, x: Array, scale: float, height: int, rng: np.random.Generator) -> Array:
-    """Pixel row of the upper edge of every layer, and of the lower edge of the last: [layers + 1, width]."""
+    """Rows of the upper edges of all layers and the lower edge of the last one, pixels: [layers + 1, width]."""
     pit = eye.pit_depth * float(np.clip(rng.normal(0.92, 0.2), 0.0, 1.05)) * np.exp(-(np.abs(x / eye.pit_width) ** 2.2))
     pit = np.clip(pit, 0, 1)
     beside = np.array([row[1] for row in LAYERS])[:, None]
@@ -93,7 +93,7 @@ def _edges(eye: Eye, findings: Findings, x: Array, scale: float, height: int, rn
 
 
 def _smooth(values: Array, columns: float) -> Array:
-    """Running mean over about `columns` columns, three times (nearly a bell)."""
+    """Running mean over about `columns` columns, applied three times (nearly Gaussian)."""
     half = max(1, int(columns / 2))
     kernel = np.ones(2 * half + 1) / (2 * half + 1)
     for _ in range(3):
@@ -102,7 +102,7 @@ def _smooth(values: Array, columns: float) -> Array:
 
 
 def _reflect(eye: Eye, findings: Findings, edges: Array, height: int) -> Field:
-    """Reflectivity of every pixel: the steps at the edges are laid down with their fraction of a pixel and summed downwards."""
+    """Reflectivity of every pixel: steps at the layer edges with sub-pixel position, summed downwards."""
     width = edges.shape[1]
     levels = np.repeat(np.array([VITREOUS, *(row[3] for row in LAYERS), CHOROID])[:, None], width, axis=1)
     for name, loss in (("ellipsoid", 0.75), ("outer segments", 0.45), ("pigment epithelium", 0.35), ("myoid", -0.3)):
@@ -120,7 +120,7 @@ def _reflect(eye: Eye, findings: Findings, edges: Array, height: int) -> Field:
 
 
 def _cloud(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, float]) -> Field:
-    """Smooth noise, mean 0 and deviation about 1, [height, width], with blobs of about `cell` pixels (height, width)."""
+    """Smooth noise [height, width], mean 0 and std about 1, with blobs of about `cell` pixels (height, width)."""
     small = rng.standard_normal((max(2, int(shape[0] / cell[0])), max(2, int(shape[1] / cell[1]))), dtype=np.float32)
     picture = Image.fromarray(small).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
     return np.asarray(picture, dtype=np.float32)
@@ -226,15 +226,16 @@ def write_phantoms(
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Draw a data set in the layout of UCSD, whole or not at all. Returns the number of images.
+    """Generate a data set in the layout of UCSD, atomically. Returns the number of images.
 
-    severity: as `draw_phantom` takes it; it is written down beside the seed.
+    severity: as in `draw_phantom`; it is recorded with the seed.
 
-    Every class has its own patients; a quarter of them are the test part. With more images than patients each gets several.
+    Every class has its own patients; a quarter of them are in the test part. With more images than patients, each patient gets
+    several.
 
     Raises:
-        OctcError: E104 fewer than two patients a class, or fewer images than patients, E106 `root` exists without `force`, or
-            was not drawn by octc, E109 it cannot be written.
+        OctcError: E104 fewer than two patients per class, or fewer images than patients; E106 `root` exists without `force`, or
+            was not generated by octc; E109 it cannot be written.
     """
     if patients_per_class < 2 or images_per_class < patients_per_class:
         text = f"{images_per_class} images and {patients_per_class} patients per class"
@@ -273,5 +274,5 @@ def write_phantoms(
 
 
 def _mix(seed: int, patient: int) -> int:
-    """One seed for a patient of a data set seed: different sets share no eye."""
+    """The seed of a patient, from the data set's seed; data sets with different seeds share no eye."""
     return int(np.random.SeedSequence([seed, patient]).generate_state(1, np.uint64)[0])

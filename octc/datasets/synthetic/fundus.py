@@ -1,4 +1,4 @@
-"""A synthetic colour fundus image of an eye with findings: disc, vessels, macula, and how each finding looks from above."""
+"""Synthetic colour fundus images with optic disc, vessels, macula and findings."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Findings = dict[str, float]
 
 
 def draw_fundus(findings: Findings, eye_seed: int, image_seed: int, size: int, side: int) -> Image.Image:
-    """A fundus image, mode RGB, size x size pixels, centred between disc and macula.
+    """Generate a fundus image, mode RGB, size x size pixels, centred between optic disc and macula.
 
-    findings: severities of "DRU", "CNV", "EDE", "HEM", "MEM" in (0, 1); absent ones are not drawn. side: 0 right eye, 1 left.
+    findings: severities of "DRU", "CNV", "EDE", "HEM", "MEM" in (0, 1); other findings are absent. side: 0 right eye, 1 left.
     """
     eye = np.random.default_rng([eye_seed, 11])
     rng = np.random.default_rng([eye_seed, image_seed, 12])
@@ -61,7 +61,7 @@ def _blend(picture: Array, where: Array, colour: tuple[float, float, float], str
 
 
 def _vessels(picture: Array, x: Array, y: Array, disc: tuple[float, float], nasal: int, eye: np.random.Generator) -> None:
-    """Arcades that leave the disc upwards and downwards and bend around the macula."""
+    """Vascular arcades that leave the disc upwards and downwards and bend around the macula."""
     for sign in (-1, 1):
         for _ in range(3):
             reach, bend, width = eye.uniform(0.35, 0.75), eye.uniform(0.6, 1.4), eye.uniform(0.010, 0.022)

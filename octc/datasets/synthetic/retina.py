@@ -1,4 +1,4 @@
-"""What is drawn: the layers of one patient's retina, and what each disease does to them. Lengths are in micrometres."""
+"""Model of the retina: the layers of a patient's retina and the effects of each disease. Lengths are in micrometres."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ VITREOUS, CHOROID = 0.055, 0.47
 
 @dataclass(frozen=True)
 class Eye:
-    """One patient and the scanner that saw the eye; lengths in micrometres, `scale` in pixels (of a 512 px wide image) per one.
+    """A patient's eye and the scanner. Lengths in micrometres; `scale`: pixels (of a 512 px wide image) per micrometre.
 
-    `severity` in (0, 1) is how far the patient's disease has gone; small values are subtle on purpose.
+    `severity` in (0, 1): stage of the patient's disease; small values are intentionally subtle.
     """
 
-    layers: Array  # [layers] factor on each thickness
+    layers: Array  # [layers] factor of each layer's thickness
     pit_width: float
     pit_depth: float
-    nasal: float  # how much thicker the nerve fibres are on one side, signed
+    nasal: float  # asymmetry of the nerve fibre layer, signed
     curvature: float
     choroid: float
     vessels: int
@@ -57,13 +57,13 @@ class Eye:
 
 @dataclass(frozen=True)
 class Findings:
-    """What differs from a healthy retina, per column (micrometres, or 0 to 1) or as lists."""
+    """Deviations from a healthy retina, per column (micrometres, or 0 to 1) or as lists."""
 
     deposit: Array  # pigment epithelium lifted by this much
     fluid: Array
     material: Array
     swelling: Array
-    broken: Array  # 0 to 1: outer bands lost
+    broken: Array  # 0 to 1: disruption of the outer bands
     ragged: Array  # jitter of the pigment epithelium
     cysts: list[tuple[float, float, float, float]] = field(default_factory=list)  # column, depth 0..1, half axes across, along
     foci: list[tuple[float, float, float]] = field(default_factory=list)  # column, depth 0..1, radius
@@ -73,7 +73,7 @@ class Findings:
 
 
 def draw_eye(rng: np.random.Generator) -> Eye:
-    """A patient's anatomy and scanner."""
+    """Draw a patient's anatomy and scanner at random."""
     return Eye(
         layers=np.clip(rng.normal(1.0, 0.10, len(LAYERS)), 0.7, 1.35),
         pit_width=rng.uniform(520, 900),
@@ -94,7 +94,7 @@ def draw_eye(rng: np.random.Generator) -> Eye:
 
 
 def draw_findings(kind: str, eye: Eye, x: Array, rng: np.random.Generator) -> Findings:
-    """Healthy variation and the disease `kind` at about the eye's severity. `x` is [width], micrometres from the fovea."""
+    """Normal variation and the disease `kind` at about the eye's severity. `x` [width]: micrometres from the fovea."""
     zero = np.zeros_like(x)
     healthy = Findings(zero, zero, zero, zero, zero, zero)
     severity = float(np.clip(eye.severity + rng.normal(0, 0.12), 0.02, 1.0))
@@ -112,7 +112,7 @@ def _centre(x: Array, rng: np.random.Generator) -> float:
 
 
 def _small_deposits(base: Findings, x: Array, rng: np.random.Generator) -> Findings:
-    """One in three eyes without disease has a few small hard drusen, so that finding any bump is not enough."""
+    """A few small hard drusen in one of three healthy eyes, so that detecting a bump is not sufficient for a diagnosis."""
     if rng.random() > 0.34:
         return base
     deposit = base.deposit

@@ -1,7 +1,7 @@
-"""Synthetic clinic files: drawn eyes as the makers' formats hold them, each with its own order, greys and header.
+"""Synthetic clinical files: synthetic eyes in vendors' formats, each with its own order, grey values and header.
 
-What is written follows the same descriptions as the readers (octc/volumes), by other code: `struct`, field by field. A test
-reads each with the readers and, where there is one, with an independent reader.
+The writers follow the same format descriptions as the readers (octc/volumes) but share no code with them: `struct`, field by
+field. Tests read every format with octc's readers and, if one exists, with an independent reader.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from octc.volumes.source import EPOCH
 from octc.volumes.writing import Scan, opt_object, save
 
 UInt8 = npt.NDArray[np.uint8]
-MARK = "octc-synthetic-volumes.json"  # the folder was drawn, and may be drawn anew
+MARK = "octc-synthetic-volumes.json"  # marker: octc generated the folder and may replace it
 OUTSIDE = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True)
 class DrawnEye:
-    """B-scans of a drawn eye, grey as a viewer shows it: uint8 [B-scans, rows, columns]; and what a device would note.
+    """A synthetic volume: grey values as displayed, uint8 [B-scans, rows, columns], and the metadata of a device.
 
     spacing: mm (between B-scans, in depth, between A-scans). eye: "R" or "L".
     """
@@ -47,7 +47,7 @@ class DrawnEye:
 def draw_eye_volume(
     label: str, patient: int, eye: str, *, visit: int = 0, frames: int = 7, size: tuple[int, int] = (256, 192)
 ) -> DrawnEye:
-    """A volume of one of CLASSES, of `size` (columns, rows); everything follows from the numbers."""
+    """Generate a volume of a class in CLASSES, of `size` (columns, rows), determined by the numbers given."""
     seed = patient * 4 + (eye == "L") * 2
     scans = [np.asarray(draw_phantom(label, seed, visit * 100 + index, size)) for index in range(frames)]
     moment = datetime(2026, 1 + visit % 12, 1 + patient % 28, 9, 30)
@@ -55,12 +55,12 @@ def draw_eye_volume(
 
 
 def reflectivity(grey: UInt8) -> npt.NDArray[np.float32]:
-    """What a Heidelberg device would hold for a grey: its display curve turned round."""
+    """The reflectivity that a Heidelberg device stores for a displayed grey value: the inverse of its display curve."""
     return np.clip(np.exp(grey / 255.0 * 8.285 - 8.3) - 2.44e-4, 0, None).astype(np.float32)
 
 
 def vol_bytes(drawn: DrawnEye) -> bytes:
-    """Heidelberg's RAW export: float32 reflectivity, the outermost column outside of the scan."""
+    """A file in Heidelberg's RAW export format (.vol): float32 reflectivity; the outermost column is outside the scan."""
     count, rows, columns = drawn.frames.shape
     between, depth, across = drawn.spacing
     slo = np.full((64, 64), 90, np.uint8)
@@ -85,7 +85,7 @@ def _ticks(moment: datetime) -> int:
 
 
 def fda_bytes(drawn: DrawnEye, *, compressed: bool = True) -> bytes:
-    """Topcon's `.fda`: JPEG 2000 of 8 bits (lossless), or uint16 that is motion compensated."""
+    """A file in Topcon's `.fda` format: lossless 8-bit JPEG 2000, or motion-corrected uint16."""
     count, rows, columns = drawn.frames.shape
     chunks = _topcon_facts(drawn)
     if compressed:
@@ -96,19 +96,21 @@ def fda_bytes(drawn: DrawnEye, *, compressed: bool = True) -> bytes:
             body += struct.pack("<I", len(stream.getvalue())) + stream.getvalue()
         chunks.append((b"@IMG_JPEG", body))
     else:
-        chunks.append((b"@IMG_MOT_COMP_03", _topcon_pixels(drawn)))
+        chunks.append((b"@IMG_MOT_COMP_03", _topcon_pixels(drawn, compensated=True)))
     return _topcon(b"FDA", chunks)
 
 
 def fds_bytes(drawn: DrawnEye) -> bytes:
-    """Topcon's `.fds`: uint16 as scanned."""
+    """A file in Topcon's `.fds` format: uint16 as scanned."""
     return _topcon(b"FDS", [*_topcon_facts(drawn), (b"@IMG_SCAN_03", _topcon_pixels(drawn))])
 
 
-def _topcon_pixels(drawn: DrawnEye) -> bytes:
+def _topcon_pixels(drawn: DrawnEye, *, compensated: bool = False) -> bytes:
+    """What is motion compensated has four positions before the size, and no mode."""
     count, rows, columns = drawn.frames.shape
     pixels = (drawn.frames.astype("<u2") * 257).tobytes()
-    return struct.pack("<B4IBI", 2, columns, rows, 16, count, 0, len(pixels)) + pixels
+    head = struct.pack("<B4IB", 0 if compensated else 2, columns, rows, 16, count, 0)
+    return head + bytes(16 if compensated else 0) + struct.pack("<I", len(pixels)) + pixels
 
 
 def _topcon_facts(drawn: DrawnEye) -> list[tuple[bytes, bytes]]:
@@ -132,7 +134,7 @@ def _topcon(kind: bytes, chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 def e2e_bytes(eyes: Sequence[DrawnEye]) -> bytes:
-    """Heidelberg's `.e2e` of several eyes: chunks, then one directory that names them, B-scans in reversed order."""
+    """A file in Heidelberg's `.e2e` format with several eyes: chunks, then one directory of them, B-scans in reverse order."""
     start = 36 + 52
     entries, body = [], b""
 
@@ -149,13 +151,13 @@ def e2e_bytes(eyes: Sequence[DrawnEye]) -> bytes:
         _, rows, columns = drawn.frames.shape
         name = b"".ljust(31 + 51 + 15, b"\0") + struct.pack("<I", 0) + b"F" + drawn.patient.encode().ljust(25, b"\0")
         add(9, series, -1, 0, name.ljust(131, b"\0"), 7 + series)
-        add(3, series, -1, 0, struct.pack("<I", 0) + drawn.eye.encode() + bytes(11), 7 + series)
+        add(11, series, -1, 0, bytes(14) + drawn.eye.encode() + bytes(12), 7 + series)
         for number, frame in reversed(list(enumerate(drawn.frames))):
             add(10004, series, 2 * number, 0, _e2e_scan(drawn, number), 7 + series)
             codes = ufloat16(reflectivity(frame))
             codes[:, -1] = 0xFFFF
             pixels = codes.astype("<u2").tobytes()
-            head = struct.pack("<5I", len(pixels), 0x02010201, 0, rows, columns)
+            head = struct.pack("<5I", len(pixels) + 20, 0x02200201, rows * columns, rows, columns)
             add(0x40000000, series, 2 * number, 1, head + pixels, 7 + series)
     at = start + len(body)
     version = struct.pack("<I20x", 100)
@@ -169,12 +171,12 @@ def _e2e_scan(drawn: DrawnEye, number: int) -> bytes:
     return struct.pack(
         "<3I4fI3fI2f5I2fIQIf",
         1, rows, columns, 0.0, 0.0, 0.0, 0.0, 0, 0.0, drawn.spacing[1], 0.0, 0, 0.0, 0.0, 0, columns, count, number, 3,
-        0.0, 0.0, 0, _ticks(drawn.moment), 1, 30.0,
+        0.0, 0.0, 0, _ticks(drawn.moment), 1, 0.8416,
     )  # fmt: skip
 
 
 def ufloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """Numbers from 0 to below 2 as Heidelberg's 16-bit floats: 6 bits of exponent (bias 63), 10 of mantissa."""
+    """Convert numbers in [0, 2) to Heidelberg's 16-bit floats: 6-bit exponent (bias 63), 10-bit mantissa."""
     fraction, exponent = np.frexp(np.maximum(values.astype(np.float64), 2.0**-63))  # fraction 0.5 to 1
     codes = (exponent - 1 + 63).astype(np.int64) * 1024 + np.rint((2 * fraction - 1) * 1024).astype(np.int64)
     held: npt.NDArray[np.uint16] = np.clip(codes, 0, 0xFFFE).astype(np.uint16)
@@ -182,7 +184,7 @@ def ufloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
 
 
 def bioptigen_bytes(drawn: DrawnEye) -> bytes:
-    """Bioptigen's `.OCT`: keyed fields, uint16, an A-scan after the other."""
+    """A file in Bioptigen's `.OCT` format: keyed fields, uint16, A-scan by A-scan."""
     count, rows, columns = drawn.frames.shape
     between, depth, across = drawn.spacing
 
@@ -215,17 +217,17 @@ def _keyed(name: bytes, value: bytes) -> bytes:
 
 
 def img_bytes(drawn: DrawnEye) -> bytes:
-    """Zeiss' `.img`: uint8 without a header, each B-scan from the lowest depth up."""
+    """A file in Zeiss' `.img` format: uint8 without a header, each B-scan from the bottom up."""
     return drawn.frames[:, ::-1].tobytes()
 
 
 def optovue_bytes(drawn: DrawnEye) -> bytes:
-    """Optovue's `.OCT`: float32 without a header, A-scans one after the other, from the bottom up."""
+    """A file in Optovue's `.OCT` format: float32 without a header, A-scan by A-scan, from the bottom up."""
     return b"".join(frame[::-1].T.astype("<f4").tobytes() for frame in drawn.frames)
 
 
 def write_xml(drawn: DrawnEye, folder: Path) -> Path:
-    """Heidelberg's XML with BMP pictures beside it; the XML's path."""
+    """Write Heidelberg's XML export with BMP images; returns the path of the XML file."""
     between, depth, across = drawn.spacing
     images = []
     for index, frame in enumerate(drawn.frames):
@@ -255,13 +257,13 @@ def write_xml(drawn: DrawnEye, folder: Path) -> Path:
 
 
 def write_tiff(drawn: DrawnEye, path: Path) -> None:
-    """A TIFF with a page for each B-scan."""
+    """Write a TIFF with one page per B-scan."""
     first, *others = (Image.fromarray(frame) for frame in drawn.frames)
     first.save(path, "TIFF", save_all=True, append_images=others, compression="tiff_lzw")
 
 
 def write_dicom(drawn: DrawnEye, path: Path) -> None:
-    """An OPT object."""
+    """Write a DICOM OPT object."""
     scan = Scan(
         frames=list(drawn.frames),
         laterality=drawn.eye,
@@ -275,7 +277,7 @@ def write_dicom(drawn: DrawnEye, path: Path) -> None:
     save(opt_object(scan), path)
 
 
-# format -> (ending, how a drawn eye is written to a path)
+# format -> (extension, function that writes a synthetic eye to a path)
 WRITERS: dict[str, tuple[str, Callable[[DrawnEye, Path], object]]] = {
     "dicom": (".dcm", write_dicom),
     "vol": (".vol", lambda drawn, path: path.write_bytes(vol_bytes(drawn))),
@@ -297,13 +299,13 @@ def write_volumes(
     seed: int = 0,
     force: bool = False,
 ) -> list[tuple[Path, DrawnEye]]:
-    """Drawn volumes of `patients` of each class, both eyes, `visits` each; the formats in turn. And `volumes.csv`.
+    """Generate volumes of `patients` per class, both eyes, `visits` each, with the formats in turn, and `volumes.csv`.
 
     Returns:
-        Each file, relative to `root`, and what was drawn into it.
+        (path relative to `root`, the synthetic volume in it) for each file.
 
     Raises:
-        OctcError: E104 a format that is not written, E106 `root` exists without `force`.
+        OctcError: E104 an unknown format; E106 `root` exists without `force`.
     """
     if not formats:
         raise OctcError("OCT-E104", "no format is named", hint=f"one of: {', '.join(WRITERS)}", place="--format")

@@ -132,12 +132,15 @@ def test_tables_of_values_and_of_grey_are_applied(tmp_path: Path) -> None:
     assert np.array_equal(volume.frame(0), 255 - frames()[0])
 
 
-def test_padding_is_black_and_signed_numbers_keep_their_sign(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [{}, {"PixelPaddingRangeLimit": None}, {"PixelPaddingRangeLimit": -500}])
+def test_padding_is_black_and_signed_numbers_keep_their_sign(limit: dict[str, Any], tmp_path: Path) -> None:
     signed = [picture.astype("i2") - 500 for picture in frames(top=1000, kind="u2")]
     value = made([one.view("u2") for one in signed], bits=12)
     value.PixelData = b"".join((one & 0xFFF).astype("<u2").tobytes() for one in signed)
     value.PixelRepresentation = 1
     value.PixelPaddingValue = -500
+    for name, stated in limit.items():
+        setattr(value, name, stated)
     volume = read_volume(stored(value, tmp_path))
     assert volume.dtype == "int16"
     assert np.array_equal(volume.raw(0), signed[0])

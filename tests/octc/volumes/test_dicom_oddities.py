@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian
 
 from octc.core.errors import OctcError
 from octc.volumes import read_volume, read_volumes
-from octc.volumes.volume import patient_hash
+from octc.volumes.volume import Fact, patient_hash
 from octc.volumes.writing import JPEG_2000, JPEG_LS, RLE
 from tests.octc.volumes.opt_objects import encapsulated, frames, item, made, parts, stored
 
@@ -308,6 +309,27 @@ def test_a_moment_that_cannot_be_is_not_known(moment: bytes, known: str | None, 
     data = path.read_bytes()
     path.write_bytes(data.replace(b"20260203040506", moment))
     assert read_volume(path).acquired.value == known
+
+
+@pytest.mark.parametrize(
+    ("date", "time", "known"),
+    [
+        ("20260203", "040506", "2026-02-03T04:05:06"),
+        ("20260203", "040506.789", "2026-02-03T04:05:06"),
+        ("2026.02.03", "04:05:06", "2026-02-03T04:05:06"),
+        ("20260203", "04", None),
+        ("", "040506", None),
+        ("20260203", "", None),
+    ],
+)
+def test_a_moment_whose_date_and_time_stand_apart_is_known(date: str, time: str, known: str | None, tmp_path: Path) -> None:
+    value = made()
+    del value.AcquisitionDateTime
+    with warnings.catch_warnings():  # pydicom knows the old forms and warns of them
+        warnings.simplefilter("ignore")
+        value.AcquisitionDate, value.AcquisitionTime = date, time
+        path = stored(value, tmp_path)
+    assert read_volume(path).acquired == (Fact(known, "AcquisitionDate, AcquisitionTime") if known else Fact())
 
 
 def test_a_deflated_object_that_ends_too_early_is_cut_short(tmp_path: Path) -> None:

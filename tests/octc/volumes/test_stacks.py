@@ -157,6 +157,27 @@ def test_pages_that_repeat_another_one_are_no_b_scans(tmp_path: Path, mark: dict
         read_image(path)
 
 
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_pages_on_their_side_are_turned(turn: int, kind: str, compression: str | None, tmp_path: Path) -> None:
+    """TIFF 6.0, Orientation: where row 0 and column 0 are to be seen."""
+    page = (np.arange(40 * 60).reshape(40, 60) % 251).astype(kind)
+    side_up = {
+        1: page, 2: page[:, ::-1], 3: page[::-1, ::-1], 4: page[::-1],
+        5: page.T, 6: np.rot90(page, -1), 7: page.T[::-1, ::-1], 8: np.rot90(page),
+    }[turn]  # fmt: skip
+    pictures = [Image.fromarray(page + k) for k in range(3)]
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274] = turn
+    path = tmp_path / "stack.tif"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], tiffinfo=tags, compression=compression)
+    volume = read_volume(path)
+    assert (volume.frames, volume.rows, volume.columns) == (3, *side_up.shape)
+    for k in range(3):
+        assert np.array_equal(volume.raw(k), side_up + k)
+
+
 def test_the_secret_of_a_site_is_long_enough_or_refused(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("  0123456789abcdef\n")
     assert read_identity_key(tmp_path / "key") == b"0123456789abcdef"

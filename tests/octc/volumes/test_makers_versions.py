@@ -1,0 +1,226 @@
+"""Files of makers as other models and versions write them, by the descriptions of others."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from octc.core.errors import OctcError
+from octc.datasets.synthetic import volumes as synthetic
+from octc.datasets.synthetic.volumes import DrawnEye, draw_eye_volume
+from octc.volumes import Volume, read_volume, read_volumes
+from tests.octc.volumes.test_makers import CLINIC, needs_samples, same_grey
+
+
+@pytest.fixture(scope="module")
+def drawn() -> DrawnEye:
+    return draw_eye_volume("CNV", 3, "L", frames=4, size=(64, 48))
+
+
+def chunk_of(data: bytes, kind: int, number: int = 0) -> int:
+    """Where a chunk of a kind begins in an `.e2e`."""
+    found = [at.start() for at in re.finditer(rb"MDbData", data) if struct.unpack_from("<I", data, at.start() + 52)[0] == kind]
+    return found[number]
+
+
+def e2e(drawn: DrawnEye, folder: Path, changes: dict[int, bytes]) -> list[Volume]:
+    data = bytearray(synthetic.e2e_bytes([drawn]))
+    for at, what in changes.items():
+        data[at : at + len(what)] = what
+    (folder / "a.e2e").write_bytes(data)
+    return read_volumes(folder / "a.e2e")
+
+
+@needs_samples
+def test_the_shared_e2e_file_names_its_eye() -> None:
+    (volume,) = read_volumes(CLINIC / "e2e_minimized.E2E", allow_cut=True)
+    assert (volume.laterality.value, volume.laterality.source) == ("L", "chunk type 11")
+
+
+def test_an_e2e_names_the_eye_in_one_of_two_chunks(drawn: DrawnEye, tmp_path: Path) -> None:
+    data = synthetic.e2e_bytes([drawn])
+    at = chunk_of(data, 11)
+    kind, body = at + 52, at + 60
+    as_three = {kind: struct.pack("<I", 3), body: bytes(4) + b"R" + bytes(22)}
+    (other,) = e2e(drawn, tmp_path, as_three)
+    assert (other.laterality.value, other.laterality.source) == ("R", "chunk type 3")
+    patient = chunk_of(data, 9)
+    both = {patient + 52: struct.pack("<I", 3), patient + 60: bytes(4) + b"R"}
+    (torn,) = e2e(drawn, tmp_path, both)
+    assert torn.laterality.value is None
+    assert any("contradicting" in note for note in torn.notes)
+
+
+def test_what_is_called_quality_in_an_e2e_is_none(drawn: DrawnEye, tmp_path: Path) -> None:
+    """0.84 for B-scans of 39 and 42 dB (OCT-Converter#138): by a limit of 15 dB nothing would be left of an eye."""
+    assert e2e(drawn, tmp_path, {})[0].quality == ()
+
+
+def test_images_of_an_e2e_that_are_no_floats_are_no_b_scans(drawn: DrawnEye, tmp_path: Path) -> None:
+    data = synthetic.e2e_bytes([drawn])
+    eight = struct.pack("<I", 0x02010201)
+    places = [chunk_of(data, 0x40000000, k) + 64 for k in range(4)]  # drawn from the last B-scan to the first
+    (volume,) = e2e(drawn, tmp_path, {places[0]: eight})
+    assert (volume.frames, volume.complete.value) == (3, False)
+    assert any("1 images" in note for note in volume.notes)
+    same_grey(volume, replace(drawn, frames=drawn.frames[:3]))
+    with pytest.raises(OctcError) as caught:
+        e2e(drawn, tmp_path, dict.fromkeys(places, eight))
+    assert caught.value.code == "OCT-E229"
+
+
+def test_an_e2e_with_an_empty_b_scan_lacks_it(drawn: DrawnEye, tmp_path: Path) -> None:
+    data = synthetic.e2e_bytes([drawn])
+    (volume,) = e2e(drawn, tmp_path, {chunk_of(data, 0x40000000) + 72: bytes(8)})
+    assert (volume.frames, volume.complete.value) == (3, False)
+
+
+def test_b_scans_of_an_e2e_that_leave_their_chunk_are_refused(drawn: DrawnEye, tmp_path: Path) -> None:
+    data = synthetic.e2e_bytes([drawn])
+    rows = struct.pack("<I", 47)
+    (volume,) = e2e(drawn, tmp_path, {chunk_of(data, 0x40000000, k) + 72: rows for k in range(4)})
+    assert volume.rows == 47
+    with pytest.raises(OctcError) as caught:
+        e2e(drawn, tmp_path, {chunk_of(data, 0x40000000) + 72: struct.pack("<I", 49)})
+    assert caught.value.code == "OCT-E222"
+
+
+def test_b_scans_of_two_sizes_in_a_series_are_two_volumes(drawn: DrawnEye, tmp_path: Path) -> None:
+    """Lines and circles of one acquisition."""
+    data = synthetic.e2e_bytes([drawn])
+    turned = struct.pack("<2I", 64, 48)
+    first, other = e2e(drawn, tmp_path, {chunk_of(data, 0x40000000, k) + 72: turned for k in (0, 1)})
+    assert [(one.frames, one.rows, one.columns, one.complete.value) for one in (first, other)] == [
+        (2, 48, 64, True), (2, 64, 48, True),
+    ]  # fmt: skip
+    same_grey(first, replace(drawn, frames=drawn.frames[:2]))
+
+
+def test_a_series_of_which_all_is_cut_off_is_not_forgotten(drawn: DrawnEye, tmp_path: Path) -> None:
+    """The other eye is whole, and the file is cut short all the same."""
+    data = bytearray(synthetic.e2e_bytes([drawn, replace(drawn, eye="R")]))
+    for k in range(4, 8):
+        at = chunk_of(bytes(data), 0x40000000, k)
+        struct.pack_into("<I", data, at + 24, 1 << 30)
+        struct.pack_into("<2I", data, at + 72, 4000, 4000)
+    (tmp_path / "a.e2e").write_bytes(data)
+    with pytest.raises(OctcError) as caught:
+        read_volumes(tmp_path / "a.e2e")
+    assert caught.value.code == "OCT-E226"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "spatial"),
+    [(0, None, True), (3, "volume", True), (5, "radial", False), (6, "radial", False), (9, None, False)],
+)
+def test_only_lines_beside_each_other_have_a_distance(
+    pattern: int, name: str | None, *, spatial: bool, drawn: DrawnEye, tmp_path: Path
+) -> None:
+    data = bytearray(synthetic.vol_bytes(drawn))
+    struct.pack_into("<i", data, 96, pattern)
+    (tmp_path / "a.vol").write_bytes(data)
+    volume = read_volume(tmp_path / "a.vol")
+    assert (volume.pattern.value, volume.spatial) == (name, spatial)
+
+
+def placed(drawn: DrawnEye, folder: Path, ends: list[tuple[float, float, float, float]], kind: str = "") -> Volume:
+    """Heidelberg's XML whose lines go from (x, y) to (x, y), mm."""
+    path = synthetic.write_xml(drawn, folder)
+    text = path.read_text().replace("<Laterality>", f"{kind}<Laterality>", 1)
+    parts = re.split(r"<Start>.*?</End>", text)
+    assert len(parts) == len(ends) + 1
+    lines = [
+        f"<Start><Coord><X>{a:.2f}</X><Y>{b:.2f}</Y></Coord></Start><End><Coord><X>{c:.2f}</X><Y>{d:.2f}</Y></Coord></End>"
+        for a, b, c, d in ends
+    ]
+    path.write_text("".join(part + line for part, line in zip(parts, [*lines, ""], strict=True)))
+    return read_volume(path)
+
+
+def test_the_lines_of_a_star_lie_not_beside_each_other(drawn: DrawnEye, tmp_path: Path) -> None:
+    """Their ends are as far apart as those of a volume, and go the other way."""
+    angles = [math.pi * k / 4 for k in range(4)]
+    star = [(4.5 - 3 * math.cos(a), 4.5 - 3 * math.sin(a), 4.5 + 3 * math.cos(a), 4.5 + 3 * math.sin(a)) for a in angles]
+    assert not placed(drawn, tmp_path, star).spatial
+    tilted = [(1 + 0.1 * k, 1 + 0.24 * k, 7 + 0.1 * k, -1.5 + 0.24 * k) for k in range(4)]
+    volume = placed(drawn, tmp_path, tilted)
+    assert volume.spatial
+    assert volume.spacing.value[0] == pytest.approx(0.26)
+    assert placed(drawn, tmp_path, star, "<Type>Volume</Type>").pattern.value == "volume"
+
+
+@pytest.mark.parametrize("name", [b"@IMG_MOT_COMP_03", b"@IMG_MOT_COMP_02"])
+@pytest.mark.parametrize("positions", [True, False])
+def test_motion_compensated_b_scans_have_positions_before_their_size(
+    name: bytes, *, positions: bool, drawn: DrawnEye, tmp_path: Path
+) -> None:
+    block = synthetic._topcon_pixels(drawn, compensated=positions)
+    (tmp_path / "a.fda").write_bytes(synthetic._topcon(b"FDA", [*synthetic._topcon_facts(drawn), (name, block)]))
+    volume = read_volume(tmp_path / "a.fda")
+    same_grey(volume, drawn)
+    assert (volume.pattern.value, volume.pattern.source) == ("volume", name.decode())
+    assert volume.spacing.value == pytest.approx(drawn.spacing)
+
+
+@needs_samples
+def test_the_motion_compensated_block_of_the_shared_file_is_read(tmp_path: Path) -> None:
+    """Without the block as scanned: its 48 bytes lie behind a header of 38."""
+    data = (CLINIC / "fds_minimized.fds").read_bytes()
+    (tmp_path / "a.fds").write_bytes(data.replace(b"@IMG_SCAN_03", b"@IMG_SCAN_99"))
+    volume = read_volume(tmp_path / "a.fds")
+    at = data.index(b"@IMG_MOT_COMP_03") + 16 + 4 + 38
+    assert (volume.frames, volume.rows, volume.columns) == (4, 3, 2)
+    assert np.array_equal(np.stack([volume.raw(k) for k in range(4)]).ravel(), np.frombuffer(data, "<u2", 24, at))
+
+
+@pytest.mark.parametrize(
+    ("mode", "pattern"), [(0, "line"), (2, "volume"), (3, "radial"), (7, "line"), (11, "cross"), (99, None)]
+)
+def test_topcon_numbers_its_patterns(mode: int, pattern: str | None, drawn: DrawnEye, tmp_path: Path) -> None:
+    data = bytearray(synthetic.fda_bytes(drawn))
+    data[data.index(b"@IMG_JPEG") + 9 + 4] = mode
+    (tmp_path / "a.fda").write_bytes(data)
+    assert read_volume(tmp_path / "a.fda").pattern.value == pattern
+
+
+def bioptigen(drawn: DrawnEye, folder: Path, *fields: bytes, scan: int = 1) -> Volume:
+    """With further fields of the header, and a kind of scan."""
+    data = synthetic.bioptigen_bytes(drawn)
+    place = data.index(synthetic._keyed(b"SCANTYPE", struct.pack("<I", 1)))
+    data = data[:place] + synthetic._keyed(b"SCANTYPE", struct.pack("<I", scan)) + b"".join(fields) + data[place + 20 :]
+    (folder / "a.OCT").write_bytes(data)
+    return read_volume(folder / "a.OCT")
+
+
+@pytest.mark.parametrize(
+    ("scan", "pattern", "spatial"), [(0, "line", False), (1, "volume", True), (2, "circle", False), (3, "radial", False)]
+)
+def test_bioptigen_numbers_its_patterns(scan: int, pattern: str, *, spatial: bool, drawn: DrawnEye, tmp_path: Path) -> None:
+    volume = bioptigen(drawn, tmp_path, scan=scan)
+    assert (volume.pattern.value, volume.spatial) == (pattern, spatial)
+    assert (volume.spacing.value[0] is None) == (not spatial)
+
+
+def test_repeated_and_mixed_b_scans_of_bioptigen_are_told(drawn: DrawnEye, tmp_path: Path) -> None:
+    counts = (synthetic._keyed(name, struct.pack("<I", 2)) for name in (b"SCANS", b"FRAMES"))
+    volume = bioptigen(drawn, tmp_path, *counts)
+    assert volume.spacing.value[0] is None
+    assert any("2 B-scans of each place" in note for note in volume.notes)
+    with pytest.raises(OctcError) as caught:
+        bioptigen(drawn, tmp_path, scan=6)
+    assert caught.value.code == "OCT-E229"
+
+
+def test_a_b_scan_of_bioptigen_with_other_lines_is_refused(drawn: DrawnEye, tmp_path: Path) -> None:
+    data = synthetic.bioptigen_bytes(drawn)
+    count = synthetic._keyed(b"LINECOUNT", struct.pack("<I", 64))
+    (tmp_path / "a.OCT").write_bytes(data.replace(count, synthetic._keyed(b"LINECOUNT", struct.pack("<I", 63))))
+    with pytest.raises(OctcError) as caught:
+        read_volume(tmp_path / "a.OCT")
+    assert caught.value.code == "OCT-E229"
