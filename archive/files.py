@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Opener:
 
     Attributes:
         names: of the views. known: statistics of the training images. kept: (file, sha256) -> rows that are there already.
-        unit: paths of the unit.
+        planned: which of some paths are inputs that were listed with these.
     """
 
     artifact: Artifact
@@ -40,7 +41,7 @@ class Opener:
     known: InputStatistics | None
     how: Reading
     kept: Mapping[tuple[str, str], Rows] = field(default_factory=dict)
-    unit: frozenset[str] = frozenset()
+    planned: Callable[[Sequence[str]], set[str]] = lambda _: set()
 
     def open(self, numbered: tuple[int, str]) -> File:
         """An input by its place in the unit and its path. Raises OctcError: what the machine lacks."""
@@ -82,13 +83,14 @@ class Opener:
         return File(place, name, state, sha256, prepared=prepared, hashing=hashing)
 
     def _volumes(self, place: int, name: str, state: tuple[int, int], volumes: list[Volume]) -> File:
-        """A volume of several files has the digest of all of them, and belongs to the first of its parts in the unit."""
+        """A volume of several files has the digest of all of them, and belongs to the first of its parts."""
         begun = time.perf_counter()
         others = sorted({str(other) for one in volumes for other in one.others})
         sums = sorted(sha256_file(Path(one)) for one in (name, *others))
         sha256 = sums[0] if len(sums) == 1 else sha256_bytes("".join(sums).encode())
         hashing = time.perf_counter() - begun
-        parts = [one for one in others if one in self.unit and one < name and volumes[0].format == dicom.NAME]
+        before = [one for one in others if one < name] if volumes[0].format == dicom.NAME else []
+        parts = self.planned(before) if before else set()
         if (rows := self.kept.get((shown(name), sha256))) is not None:
             return File(place, name, state, sha256, kept=rows, hashing=hashing)
         return File(place, name, state, sha256, volumes=[] if parts else volumes, hashing=hashing)
@@ -140,6 +142,9 @@ def of_input(error: Exception, name: str) -> OctcError:
     """What is wrong with an input; what the machine lacks is raised."""
     if isinstance(error, OctcError) and (error.exit_code != 4 or error.code in LACKING):
         return error
+    if isinstance(error, OSError) and (error.errno == errno.EIO or fault_of(error) is None):  # EIO may be of this one file
+        text = f"cannot be read: {error.strerror or type(error).__name__}"
+        return OctcError("OCT-E201", text, hint="check the path", place=name)
     if (fault := fault_of(error, name)) is not None:
         raise fault from error
     if isinstance(error, OctcError):

@@ -25,6 +25,8 @@ GRACE = 60.0  # seconds beyond the time limit of an input without a word
 STARTS = 5  # in a row that fail
 DEATHS = 25  # in a row without a unit that is done
 KILLERS = 10  # inputs of one unit that end the process
+# `-m` and `-c` look for modules in the folder of work first, and an archive may hold a queue.py
+PROGRAM = "import sys; sys.path = [place for place in sys.path if place]; from octc.archive.worker import main; main()"
 ENGINE = ("OCT-E502", "OCT-E701", "OCT-E999")  # an engine that refuses an image says so
 
 
@@ -160,7 +162,7 @@ class Hand:
     def _start(self) -> subprocess.Popen[bytes]:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._lines = queue.SimpleQueue()
-        words = [sys.executable, "-m", "octc.archive.worker"]
+        words = [sys.executable, "-c", PROGRAM]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=self._log, start_new_session=True)
         assert self._process.stdin is not None

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from octc.archive.executors import Local
-from octc.archive.listing import Entry, entries_of, user_schema
+from octc.archive.listing import Entry, entries_of, is_absent, user_schema
 from octc.archive.on_ray import OnRay
-from octc.archive.plan import FOLDER, Unit, compare_plan, plan_files, read_unit, read_units, write_plan
+from octc.archive.plan import FOLDER, Unit, compare_plan, plan_files, planned_among, read_unit, read_units, write_plan
 from octc.archive.rows import bounded_columns, schemas_of
 from octc.archive.store import (
     FAILED,
     KINDS,
     MANIFEST,
+    PART,
     SUCCESS,
     Done,
     Journal,
@@ -40,7 +41,7 @@ from octc.archive.worker import Setup
 from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.faults import writing_to
-from octc.core.files import TEMPORARY, remove_leftovers, replacing, sha256_file, write_bytes, write_json
+from octc.core.files import TEMPORARY, entries, remove_leftovers, replacing, sha256_file, write_bytes, write_json
 from octc.core.optional import need
 from octc.core.progress import LogReporter, Reporter, Step, spell_seconds
 from octc.core.several import several
@@ -186,14 +187,28 @@ def predict_archive(
     folder, shard, user = Path(out), shard_of(asked.shard), user_schema(words)
     columns = schemas_of(found.artifact.classes, user, rules=has_rules(found.artifact))["failed"]
     identity = _identity(found, asked, user)
+    _check_words(words, folder / FOLDER)
     if asked.monitor is not None:
         open_store(asked.monitor, make=True).close()  # its errors before any work
     with holding(folder, shard), writing_to(folder):
         now = _planned(folder, shard, identity, words, user, tell)
         job = _Job(found, folder, shard, asked, tell, _setup(folder, found, identity, asked))
-        done, spent = job.run(now)
-        _close(folder, identity, columns, done)
+        spent = job.run(now)
+        with planning(folder):  # of several processes whoever comes last sees the units of all
+            done = read_journals(folder)
+            _close(folder, identity, columns, done)
         return _result(folder, done, spent, time.monotonic() - begun, job.workers)
+
+
+def _check_words(words: Sequence[str], plan: Path) -> None:
+    """Refuse a word that names nothing (E201), unless it is an input of before that has gone: what a plan has once it keeps."""
+    absent = [_absolute(word) for word in words if is_absent(word)]
+    known = planned_among(plan_files(plan), absent)
+    for name in absent:
+        if name not in known:
+            raise OctcError(
+                "OCT-E201", f"nothing at {name}", hint="check the path, and whether its disk is mounted", place=name
+            )
 
 
 def _identity(found: Found, asked: ArchiveOptions, user: Any) -> dict[str, Any]:
@@ -250,7 +265,7 @@ def _planned(
     def listing() -> Iterator[Entry]:
         index[0].unlink(missing_ok=True)
         left.clear()
-        return entries_of([_absolute(word) for word in words], index[0], left)
+        return entries_of([_absolute(word) for word in words], index[0], left, allow_cut=identity["options"]["allow_cut"])
 
     try:
         with planning(folder):
@@ -300,8 +315,8 @@ class _Job:
     failed: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, now: dict[int, str] | None) -> tuple[dict[int, Done], list[Done]]:
-        """Do what is left; (every unit that is done, those of this call)."""
+    def run(self, now: dict[int, str] | None) -> list[Done]:
+        """Do what is left; the units that this call did."""
         units = read_units(self.folder / FOLDER)
         done = read_journals(self.folder)
         mine = [unit for unit in units if self.shard.has(unit.number)]
@@ -312,7 +327,7 @@ class _Job:
         self.tell.say(f"  {total:,} inputs in {len(mine):,} units, {total - left:,} inputs are done already")
         spent: list[Done] = []
         if not tasks:
-            return done, spent
+            return spent
         log_test_images(self.found, paths_of(self.folder, (task.unit for task in tasks)), self.asked.run_dir, self.tell)
         (self.folder / SUCCESS).unlink(missing_ok=True)
         journal = Journal(self.folder, self.shard)
@@ -330,7 +345,7 @@ class _Job:
                     look(done[first.number], self.folder)
             for one in work([Task(units[one.unit]) for one in spent if damaged_parts(self.folder, done[one.unit])]):
                 self._keep(journal, one, done)  # a lost node was taken for dead while it still wrote
-        return done, spent
+        return spent
 
     def _keep(self, journal: Journal, one: Done, done: dict[int, Done]) -> None:
         journal.add(one)
@@ -425,7 +440,8 @@ def _counts(done: Iterable[Done]) -> dict[str, int]:
 def _close(folder: Path, identity: Mapping[str, Any], columns: Any, done: dict[int, Done]) -> None:
     """Where every unit is done: failed.parquet of all in order, the manifest with every file, and _SUCCESS last.
 
-    What a worker that was lost left half-written goes: whoever reads the folder takes every file of it for rows.
+    What a worker that was lost left half-written goes, and rows of a unit that has none any more, where the process ended
+    before it removed them: whoever reads the folder takes every file of it for rows.
     """
     units = read_units(folder / FOLDER)
     if (folder / SUCCESS).exists() or not all(unit.number in done for unit in units):
@@ -445,6 +461,10 @@ def _close(folder: Path, identity: Mapping[str, Any], columns: Any, done: dict[i
         for unit in units
         for kind, part in done[unit.number].parts.items()
     }
+    for kind in KINDS:
+        for path in entries(folder / kind):
+            if PART.fullmatch(path.name) and f"{kind}/{path.name}" not in files:
+                path.unlink()
     more = {"complete": True, "finished": utc_now(), "counts": _counts(done.values()), "files": files}
     write_json(folder / MANIFEST, {**read_manifest(folder), **identity, **more})
     write_bytes(folder / SUCCESS, b"")

@@ -31,6 +31,7 @@ TABLES = (".csv", ".tsv", ".parquet")
 A_B_SCAN = 200_000  # bytes: how many B-scans a volume may hold is guessed from its size, to cut the work into like parts
 BLOCK = 8192  # lines of a table at once
 GONE = (-1, 0)
+GLOB = "*?["
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,17 @@ def state_of(path: str | Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
+def is_absent(word: str) -> bool:
+    """Whether a word names nothing; a glob, and what may not be looked at, is none."""
+    try:
+        os.lstat(word)
+    except (FileNotFoundError, NotADirectoryError):
+        return not any(sign in word for sign in GLOB)
+    except (OSError, ValueError):
+        pass
+    return False
+
+
 def user_schema(words: Sequence[str]) -> Any:
     """The user's own columns as an Arrow schema: those of the table, empty where the inputs are no table.
 
@@ -68,23 +80,25 @@ def user_schema(words: Sequence[str]) -> Any:
     return _opened_table(Path(tables[0]))[1]
 
 
-def entries_of(words: Sequence[str], index: Path, left: Counter[str] | None = None) -> Iterator[Entry]:
+def entries_of(
+    words: Sequence[str], index: Path, left: Counter[str] | None = None, *, allow_cut: bool = False
+) -> Iterator[Entry]:
     """Every input once, in an order that depends on names only.
 
     Args:
         words: folders, files, globs; or one table. index: a file that may be written meanwhile. left: counts what folders
-            hold besides, by its ending or by what it is.
+            hold besides, by its ending or by what it is. allow_cut: whether volumes of several files are read that lack some.
 
     Raises:
         OctcError: E201 a folder or glob without an input; E209 of tables.
     """
     if len(words) == 1 and has_folder(Path(words[0])):
-        yield from _of_folder(words[0], left)
+        yield from _of_folder(words[0], left, allow_cut)
         return
     with closing(sqlite3.connect(index)) as base:
         base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE seen(path TEXT PRIMARY KEY);")
         for word in words:
-            for one in _of_word(word, left):
+            for one in _of_word(word, left, allow_cut):
                 fresh = base.execute("INSERT OR IGNORE INTO seen VALUES (?)", (os.fsencode(one.path),)).rowcount
                 if fresh:
                     yield one
@@ -93,23 +107,23 @@ def entries_of(words: Sequence[str], index: Path, left: Counter[str] | None = No
                     raise OctcError("OCT-E209", text, hint="one line for each input", place=word)
 
 
-def _of_word(word: str, left: Counter[str] | None) -> Iterator[Entry]:
+def _of_word(word: str, left: Counter[str] | None, allow_cut: bool) -> Iterator[Entry]:
     if has_folder(Path(word)):
-        yield from _of_folder(word, left)
+        yield from _of_folder(word, left, allow_cut)
     elif _is_table(word):
         yield from _of_table(Path(word))
-    elif any(sign in word for sign in "*?[") and not os.path.lexists(word):
+    elif any(sign in word for sign in GLOB) and not os.path.lexists(word):
         names = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - names that are no UTF-8 too
         files = [name for name in names if not has_folder(Path(name))]
         if not files:
             raise OctcError("OCT-E201", f"no file fits {word}", hint="quote the glob, and check it with ls", place=word)
-        inside = _inside([Path(name) for name in files if _suffix(name) not in SUFFIXES])
+        inside = _inside([Path(name) for name in files if _suffix(name) not in SUFFIXES], allow_cut)
         yield from (_entry(name) for name in files if name not in inside)
     else:
         yield _entry(word)
 
 
-def _of_folder(root: str, left: Counter[str] | None) -> Iterator[Entry]:
+def _of_folder(root: str, left: Counter[str] | None, allow_cut: bool) -> Iterator[Entry]:
     found = False
     waiting = [Path(root)]
     while waiting:
@@ -120,7 +134,7 @@ def _of_folder(root: str, left: Counter[str] | None) -> Iterator[Entry]:
             yield Entry(str(folder))
         why_not = {one.path: no_scans(folder / one.path) for one in others}
         volumes = [path for one in others if not why_not[one.path] and may_be_volume(path := folder / one.path)]
-        inside = _inside(volumes)
+        inside = _inside(volumes, allow_cut)
         if left is not None:
             taken = {*inside, *map(str, volumes)}
             left.update(why_not[one.path] or one.why for one in others if str(folder / one.path) not in taken)
@@ -135,13 +149,13 @@ def _of_folder(root: str, left: Counter[str] | None) -> Iterator[Entry]:
         raise OctcError("OCT-E201", "no image and no volume in this folder", hint=hint, place=root)
 
 
-def _inside(volumes: Sequence[Path]) -> set[str]:
+def _inside(volumes: Sequence[Path], allow_cut: bool) -> set[str]:
     """Files that volumes of several files are made of."""
     found: set[str] = set()
     for path in volumes:
         try:
             if format_of(path) in OF_SEVERAL_FILES:
-                found.update(str(other) for one in read_volumes(path) for other in one.others)
+                found.update(str(other) for one in read_volumes(path, allow_cut=allow_cut) for other in one.others)
         except OctcError:  # whoever reads it says why
             continue
     return found - {str(path) for path in volumes}

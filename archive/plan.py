@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.archive.listing import Entry, in_blocks
+from octc.core.errors import OctcError
 from octc.core.files import entries, replacing
 from octc.core.optional import need
 
@@ -70,7 +71,14 @@ def _cut(inputs: Iterator[Entry], first: bool) -> Iterator[list[Entry]]:
 
 def plan_files(folder: Path) -> list[Path]:
     """The files of a plan, the oldest first."""
-    return [path for path in entries(folder) if path.suffix == ".parquet" and path.name.startswith("plan-")]
+    found = [path for path in entries(folder) if path.suffix == ".parquet" and path.name.startswith("plan-")]
+    return sorted(found, key=lambda path: (len(path.name), path.name))  # 1000 is behind 999
+
+
+def read_user_schema(folder: Path) -> Any:
+    """The user's own columns, as a plan has them."""
+    schema = need("pyarrow.parquet").read_schema(plan_files(folder)[0])
+    return schema.remove(schema.get_field_index(PATH))
 
 
 def read_units(folder: Path) -> list[Unit]:
@@ -85,6 +93,17 @@ def read_units(folder: Path) -> list[Unit]:
                 units.append(Unit(len(units), path.name, group, count, place))
                 place += count
     return units
+
+
+def planned_among(files: Iterable[Path], names: Iterable[str]) -> set[str]:
+    """Which of these names are inputs of files of a plan."""
+    wanted = {os.fsencode(name) for name in names}
+    found: set[bytes] = set()
+    for path in files if wanted else ():
+        with need("pyarrow.parquet").ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=[PATH]):
+                found |= wanted.intersection(batch.column(0).to_pylist())
+    return {os.fsdecode(name) for name in found}
 
 
 def read_unit(folder: Path, unit: Unit) -> tuple[list[str], list[dict[str, Any]]]:
@@ -109,6 +128,9 @@ def compare_plan(folder: Path, units: list[Unit], listing: Listing, index: Path)
     """A listing of today against the plan: the digest of each unit as its inputs are now, and inputs that are in no unit.
 
     Where nothing was added or removed the two run side by side, in constant memory; else a file, `index`, holds the plan.
+
+    Raises:
+        OctcError: E110 a table says something else of an input than when it was planned.
     """
     source = in_blocks(listing())
     digests: list[str] = []
@@ -116,10 +138,12 @@ def compare_plan(folder: Path, units: list[Unit], listing: Listing, index: Path)
     for unit in units:
         while len(held) < unit.inputs and (block := next(source, None)):
             held += block
-        paths, _ = read_unit(folder, unit)
+        paths, rows = read_unit(folder, unit)
         mine = held[: unit.inputs]
         if [one.path for one in mine] != paths:
             return _by_name(folder, units, listing, index)
+        for one, row in zip(mine, rows, strict=True):
+            _check_columns(one, _words(row))
         digests.append(digest_of((one.path, one.state) for one in mine))
         del held[: unit.inputs]
     return digests, chain(held, chain.from_iterable(source))
@@ -130,19 +154,38 @@ def _by_name(folder: Path, units: list[Unit], listing: Listing, index: Path) -> 
     base = sqlite3.connect(index)
     base.executescript(
         "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
-        "CREATE TABLE old(path BLOB PRIMARY KEY, size INTEGER DEFAULT -1, changed INTEGER DEFAULT 0) WITHOUT ROWID;"
+        "CREATE TABLE old(path BLOB PRIMARY KEY, user BLOB, size INTEGER DEFAULT -1, changed INTEGER DEFAULT 0) WITHOUT ROWID;"
     )
     for unit in units:
-        paths, _ = read_unit(folder, unit)
-        base.executemany("INSERT OR IGNORE INTO old(path) VALUES (?)", [(os.fsencode(path),) for path in paths])
-    change = "UPDATE old SET size = ?, changed = ? WHERE path = ?"
-    fresh = sum(not base.execute(change, (*one.state, os.fsencode(one.path))).rowcount for one in listing())
+        paths, rows = read_unit(folder, unit)
+        pairs = [(os.fsencode(path), _words(row)) for path, row in zip(paths, rows, strict=True)]
+        base.executemany("INSERT OR IGNORE INTO old(path, user) VALUES (?, ?)", pairs)
+    fresh = 0
+    for one in listing():
+        known = base.execute("SELECT user FROM old WHERE path = ?", (os.fsencode(one.path),)).fetchone()
+        fresh += known is None
+        if known is not None:
+            _check_columns(one, known[0])
+            base.execute("UPDATE old SET size = ?, changed = ? WHERE path = ?", (*one.state, os.fsencode(one.path)))
     digests = []
     for unit in units:
         paths, _ = read_unit(folder, unit)
         look = "SELECT size, changed FROM old WHERE path = ?"
         digests.append(digest_of((path, base.execute(look, (os.fsencode(path),)).fetchone()) for path in paths))
     return digests, _new(base, listing) if fresh else iter(())
+
+
+def _words(row: Mapping[str, Any]) -> bytes:
+    """The user's own columns of an input, to be compared: NaN is like NaN here."""
+    return repr(list(row.values())).encode(errors="backslashreplace")
+
+
+def _check_columns(one: Entry, planned: bytes) -> None:
+    """Rows would keep what the table said before (E110): a plan is never rewritten."""
+    if _words(one.user) != planned:
+        text = f"{one.path} has other columns in the table than when it was planned"
+        hint = "another --out; or the table as it was, and the new columns joined to the rows"
+        raise OctcError("OCT-E110", text, hint=hint, place=one.path)
 
 
 def _new(base: sqlite3.Connection, listing: Listing) -> Iterator[Entry]:

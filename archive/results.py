@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from octc.archive.plan import FOLDER, read_user_schema
+from octc.archive.rows import schemas_of
 from octc.archive.store import KINDS, SUCCESS, Done, damaged_parts, part_path, read_journals, read_manifest
 from octc.core.errors import OctcError, first_line
 from octc.core.optional import need
@@ -159,6 +161,7 @@ def select(folder: Path, where: str, kind: str = "scans") -> tuple[list[str], It
     for name, path in shards(folder, *KINDS):
         files[name].append(path)
     base = connect(files)
+    _without_rows(base, folder, files)
     duckdb = need("duckdb")
     try:
         answer = base.execute(f'SELECT * FROM "{kind}" WHERE {where}')
@@ -167,6 +170,17 @@ def select(folder: Path, where: str, kind: str = "scans") -> tuple[list[str], It
         raise OctcError("OCT-E104", text, hint="--where \"label = 'CNV' AND confidence > 0.9\"", place="--where") from error
     names = [column[0] for column in answer.description]
     return names, _fetched(answer)
+
+
+def _without_rows(base: Any, folder: Path, files: Mapping[str, Sequence[Path]]) -> None:
+    """Tables of which there is no file have no rows: they can be asked for all the same."""
+    if not files["scans"]:
+        return  # nothing is done yet: a unit has this one at least
+    rules = "refer" in need("pyarrow.parquet").read_schema(files["scans"][0]).names
+    schemas = schemas_of(read_manifest(folder)["artifact"]["classes"], read_user_schema(folder / FOLDER), rules=rules)
+    for kind, paths in files.items():
+        if not paths:
+            base.register(kind, schemas[kind].empty_table())
 
 
 def _fetched(answer: Any) -> Iterator[tuple[Any, ...]]:

@@ -17,8 +17,11 @@ P = "p_"  # before the name of a class: the column of its probability
 
 
 def shown(path: str | Path) -> str:
-    """A path as text; bytes that are not UTF-8 as \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path, or a text that names one, with bytes that are not UTF-8 as \\xNN: Parquet holds UTF-8 alone."""
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character of JSON, of no file
+        return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
 def schemas_of(classes: Sequence[str], user: Any, *, rules: bool = False) -> dict[str, Any]:
@@ -75,10 +78,17 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: Any) -> Pa
     """Rows as a file of Parquet, whole or not at all."""
     pa, parquet = need("pyarrow"), need("pyarrow.parquet")
     with replacing(path) as temporary:
-        table = pa.Table.from_pylist(list(rows), schema)
+        table = pa.Table.from_pylist([{name: _plain(value) for name, value in row.items()} for row in rows], schema)
         bounded = bounded_columns(schema)
         parquet.write_table(table, temporary, compression="zstd", row_group_size=1 << 20, write_statistics=bounded)
         return Part(sha256_file(temporary), temporary.stat().st_size, len(rows))
+
+
+def _plain(value: Any) -> Any:
+    """A cell of which Parquet can hold every text."""
+    if isinstance(value, str):
+        return value if value.isascii() else shown(value)
+    return [_plain(one) for one in value] if isinstance(value, list) else value
 
 
 def answer_row(record: Record, classes: Sequence[str]) -> dict[str, Any]:

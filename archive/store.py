@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -36,8 +37,10 @@ from octc.core.locks import must_lock
 FORMAT = 1
 MANIFEST, SUCCESS, FAILED = "manifest.json", "_SUCCESS", "failed.parquet"
 KINDS = ("scans", "eyes", "failed")
+DIVISION = ".lock-of-"  # begins the name of a lock that all processes of one division share
 COUNTED = ("unit", "inputs", "failed", "unlike", "judged", "volumes", "sides")
 MOST_LINE = 64 << 10
+PART = re.compile(r"part-\d{6,}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,20 @@ def holding(folder: Path, shard: Shard) -> Iterator[None]:
         _lock(stack, folder / ".lock", shared=shard.count > 1)
         if shard.count > 1:
             _lock(stack, folder / f".lock-{shard.name}")
+            _of_one_division(stack, folder, shard)
         elif (folder / MANIFEST).is_file():  # else nobody knows whose folder it is
             remove_leftovers(folder)
         yield
+
+
+def _of_one_division(stack: ExitStack, folder: Path, shard: Shard) -> None:
+    """Refuse a part of another division beside those that are at work (E108): they would have units in common."""
+    own = folder / f"{DIVISION}{shard.count}"
+    _lock(stack, own, shared=True)
+    for other in entries(folder):
+        if other.name.startswith(DIVISION) and other != own:
+            with ExitStack() as looking:
+                _lock(looking, other)
 
 
 @contextmanager

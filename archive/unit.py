@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from octc.archive.files import File, Opener, Rows, changed, unread_frame
 from octc.archive.listing import GONE, state_of
-from octc.archive.plan import FOLDER, Unit, digest_of, read_unit
+from octc.archive.plan import FOLDER, Unit, digest_of, planned_among, read_unit
 from octc.archive.reading import Readers, too_late
 from octc.archive.rows import eye_row, failed_row, scan_row, shown, write_rows
 from octc.archive.store import KINDS, Done, Part, part_path
@@ -28,6 +29,7 @@ from octc.store.artifacts import Artifact
 from octc.store.monitor_store import MonitorStore
 
 READERS = 2  # threads of a process that read and decode while the engine runs
+LATER = ("OCT-E238", "OCT-E239")  # not read in time, changed meanwhile: nothing is known of the input yet
 AHEAD = 4  # groups of pictures that are ready before the engine needs them
 
 
@@ -83,8 +85,10 @@ class _Rows:
     watcher: Watcher | None = None
 
     def watch(self, record: Record, file: File) -> None:
-        """A volume of several files is known by its first one, as everywhere else, not by the digest of all."""
-        if self.watcher is not None:
+        """A volume of several files is known by its first one, as everywhere else, not by the digest of all. What is tried
+        again is heard then: a store remembers the first word on a picture, and looking for its digest may hang once more."""
+        again = record.error is not None and record.error.code in LATER
+        if self.watcher is not None and not again:
             several = any(volume.others for volume in file.volumes)
             self.watcher.add(record, None if several else file.sha256)
 
@@ -116,7 +120,8 @@ def do_unit(shop: Shop, task: Task, tell: Tell) -> Done | None:
     paths, user = read_unit(shop.folder / FOLDER, task.unit)
     kept = _kept(shop.folder, task.unit) if task.reuse else {}
     names = VIEWS[shop.views]
-    opener = Opener(shop.artifact, names, known_inputs(shop.artifact), shop.how, kept, frozenset(paths))
+    planned = partial(planned_among, [shop.folder / FOLDER / task.unit.file])
+    opener = Opener(shop.artifact, names, known_inputs(shop.artifact), shop.how, kept, planned)
     readers = Readers(READERS, shop.limit)
     start, stop = task.files or (0, len(paths))
     wanted = [(place, paths[place]) for place in range(start, stop)]

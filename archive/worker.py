@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from octc.archive.plan import FOLDER, PATH, Unit, plan_files
+from octc.archive.plan import FOLDER, Unit, read_user_schema
 from octc.archive.rows import schemas_of
 from octc.archive.unit import Shop, Task, do_unit
 from octc.core.errors import OctcError
@@ -141,15 +141,9 @@ def open_shop(setup: Setup) -> Shop:
         how=Reading(bool(options["allow_cut"]), key, mappings_of(artifact)),
         limit=setup.limit,
         marks={"artifact": setup.artifact_digest, "options": setup.options_digest, "device": device},
-        schemas=schemas_of(artifact.classes, _user_schema(results), rules=has_rules(artifact)),
+        schemas=schemas_of(artifact.classes, read_user_schema(results / FOLDER), rules=has_rules(artifact)),
         monitor=None if setup.monitor is None else open_store(Path(setup.monitor), make=True),
     )
-
-
-def _user_schema(results: Path) -> Any:
-    """The user's own columns, as the plan has them."""
-    schema = need("pyarrow.parquet").read_schema(plan_files(results / FOLDER)[0])
-    return schema.remove(schema.get_field_index(PATH))
 
 
 def task_json(task: Task) -> dict[str, Any]:

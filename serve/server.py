@@ -69,6 +69,7 @@ def serve_artifacts(
     teller, options = reporter or LogReporter(), options or ServeOptions()
     doors = open_doors(options, environ, teller)
     with contextlib.ExitStack() as stack:
+        hangup = stack.enter_context(_hangups_kept())
         root = stack.enter_context(upload_root(options.uploads))
         http = stack.enter_context(_listening(options.host, options.port))
         site = Site([Path(one) for one in several(artifacts)], options)
@@ -79,17 +80,19 @@ def serve_artifacts(
             from octc.serve.dicom.gateway import open_gateway
 
             stack.enter_context(open_gateway(lambda: _answering(site), gateway, teller, environ))
-        asyncio.run(_run(site, Doorway(doors, root, http, check), teller))
+        asyncio.run(_run(site, Doorway(doors, root, http, hangup, check), teller))
         return [(model.name, model.version) for model in site.models]
 
 
 @dataclass(frozen=True)
 class Doorway:
-    """How clients connect. root: folder for uploads. http: the bound socket. check: shut down immediately."""
+    """How clients connect. root: folder for uploads. http: the bound socket. hangup: set by a SIGHUP during the start. check:
+    shut down immediately."""
 
     doors: Doors
     root: str
     http: socket.socket
+    hangup: threading.Event
     check: bool = False
 
 
@@ -131,9 +134,13 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     except OSError as error:
         if bound:
             raise
-        text = f"cannot listen at {host}, port {port}: {error.strerror}"
-        hint = "--port with a free one (0: any), --host with an address of this machine"
-        raise OctcError("OCT-E906", text, hint=hint) from error
+        raise _taken(host, port, error) from error
+
+
+def _taken(host: str, port: int, error: OSError) -> OctcError:
+    text = f"cannot listen at {host}, port {port}: {error.strerror}"
+    hint = "--port with a free one (0: any), --host with an address of this machine"
+    return OctcError("OCT-E906", text, hint=hint)
 
 
 def _address(host: str, port: int) -> tuple[int, Any]:
@@ -153,10 +160,14 @@ async def _run(site: Site, way: Doorway, reporter: Reporter) -> None:
     stop = asyncio.Event()
     rpc = None if site.options.http_only else await start_rpc(site, way.doors)
     server = _http_server(make_app(site, way.doors, way.root), site, way.doors)
-    with _signals(site, stop):
+    with _signals(site, stop, way.hangup):
         running = asyncio.create_task(server.serve(sockets=[way.http]))
         while not server.started and not running.done():
             await asyncio.sleep(0.01)
+        if running.done():  # it never listened
+            if rpc is not None:
+                await rpc.stop(0)
+            await _not_listening(running, site)
         _ready(site, way, None if rpc is None else rpc.port, reporter)
         if way.check:
             stop.set()
@@ -167,6 +178,14 @@ async def _run(site: Site, way: Doorway, reporter: Reporter) -> None:
             await rpc.stop(GRACE)
         await running
     log("stopped")
+
+
+async def _not_listening(running: asyncio.Task[None], site: Site) -> None:
+    """Why a server ended before it was ready: two may bind one port as long as neither listens."""
+    try:
+        await running
+    except OSError as error:
+        raise _taken(site.options.host, site.options.port, error) from error
 
 
 def _http_server(app: Any, site: Site, doors: Doors) -> Any:
@@ -200,7 +219,22 @@ def _http_server(app: Any, site: Site, doors: Doors) -> Any:
 
 
 @contextlib.contextmanager
-def _signals(site: Site, stop: asyncio.Event) -> Iterator[None]:
+def _hangups_kept() -> Iterator[threading.Event]:
+    """SIGHUP during the start or the shutdown does not end the process (in the main thread); the event says that it came.
+    systemd takes an end by SIGHUP for a wanted one, and would not restart the server."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = signal.signal(signal.SIGHUP, lambda *_: came.set())
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@contextlib.contextmanager
+def _signals(site: Site, stop: asyncio.Event, hangup: threading.Event) -> Iterator[None]:
     """SIGTERM and SIGINT stop the server, SIGHUP reloads the artifacts; only in the main thread."""
     loop = asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread():
@@ -222,12 +256,16 @@ def _signals(site: Site, stop: asyncio.Event) -> Iterator[None]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    kept = signal.getsignal(signal.SIGHUP)
     loop.add_signal_handler(signal.SIGHUP, again)
+    if hangup.is_set():
+        again()
     try:
         yield
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
+        signal.signal(signal.SIGHUP, kept)
 
 
 def _ready(site: Site, way: Doorway, rpc: int | None, reporter: Reporter) -> None:

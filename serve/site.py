@@ -85,6 +85,8 @@ class Site:
             with self._lock:
                 self._users[model] -= 1
                 unused = not self._users[model] and model not in self._models
+                if not self._users[model]:
+                    del self._users[model]  # else every artifact of before would be held for good
             if unused:
                 model.close()
 

@@ -19,6 +19,8 @@ HIDDEN = (".", "~")
 UNFINISHED = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".swp")
 REFUSED = ".refused"
 CUT = ("OCT-E201", "OCT-E220", "OCT-E226")
+CHANGED = "OCT-E239"
+HEADER = 132  # bytes of a DICOM object until it says that it is one; the first 128 are zeros
 Facts = tuple[int, int]  # bytes, time of the last change
 
 
@@ -66,7 +68,7 @@ class Watch:
                     continue
                 with contextlib.suppress(OSError):
                     if path.is_file() and not path.is_symlink():
-                        found[path] = _facts(path)
+                        found[path] = facts_of(path)
         return found
 
     def _taken(self, path: Path, facts: Facts, quiet: float) -> int:
@@ -75,12 +77,13 @@ class Watch:
         except FileNotFoundError:
             return 0  # it was removed meanwhile
         except OctcError as error:
-            if error.exit_code == 4 or (error.code in CUT and quiet < PATIENCE):
+            begun = error.code in CUT or _has_only_begun(path, facts[0])
+            if error.exit_code == 4 or error.code == CHANGED or (begun and quiet < PATIENCE):
                 return 0  # a problem of the machine, or an unfinished copy: retry later
             self._refuse(path, error)
             return 0
         with contextlib.suppress(FileNotFoundError):
-            if _facts(path) == facts:  # else it was replaced meanwhile by another file
+            if facts_of(path) == facts:  # else it was replaced meanwhile by another file
                 path.unlink()
         return 1
 
@@ -95,6 +98,14 @@ class Watch:
             path.rename(folder / name)
 
 
-def _facts(path: Path) -> Facts:
+def _has_only_begun(path: Path, size: int) -> bool:
+    """Whether a file is empty, or zeros that may become the beginning of an object: nobody can say yet what it will be."""
+    with contextlib.suppress(OSError):
+        return size < HEADER and not any(path.read_bytes()[:HEADER])
+    return True
+
+
+def facts_of(path: Path) -> Facts:
+    """Size and time of the last change, in ns."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns

@@ -42,7 +42,8 @@ def read(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
 
     width, height = _millimetres(fields, b"SCANLENGTH"), _millimetres(fields, b"ELSCANLENGTH")
     depth = _millimetres(fields, b"SCANDEPTH")
-    pattern, repeats = PATTERNS.get(_number(fields, b"SCANTYPE")), _number(fields, b"FRAMES")
+    pattern = PATTERNS.get(_number(fields, b"SCANTYPE")) if fields.get(b"SCANTYPE") else None
+    repeats = _number(fields, b"FRAMES")
     notes = ["the eye is not named in a file of this format"]
     if repeats > 1 and frames > 1:
         notes.append(f"{repeats} B-scans of each place follow each other (FRAMES)")

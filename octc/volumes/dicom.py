@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
+import stat
 import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -106,7 +108,8 @@ DERIVED, INCOMPLETE = "octc: ", "incomplete"  # how octc describes what it conve
 DERIVED_GREY = re.compile(rf"^{DERIVED}[^;]*; grey ([a-z0-9-]+)")  # and by which mapping its grey was made
 DEFER = 4096  # bytes: larger values stay in the file until they are asked for
 MAX_INFLATED = 1 << 30
-MAX_SIBLINGS = 1000
+MAX_SIBLINGS = 100_000  # files of a folder in which other parts are looked for
+NUMBER_OF_PART = 0x00209162
 CONTRADICTING = "contradicting"
 
 
@@ -636,19 +639,40 @@ def _concatenation(path: Path, opened: Opened) -> list[Path]:
     if not uid:
         return [path]
     found = {_integer(opened, "InConcatenationNumber", 1): path}
-    for sibling in sorted(path.parent.iterdir())[:MAX_SIBLINGS]:
-        if sibling == path or not sibling.is_file() or sibling.stat().st_size < 132:
-            continue
-        with sibling.open("rb") as stream:
-            if stream.read(132)[128:] != b"DICM":
-                continue
-        try:
-            other = head_of(sibling, ("ConcatenationUID", "InConcatenationNumber"))
-        except Exception:
-            continue
-        if str(other.get("ConcatenationUID", "")) == uid:
-            found.setdefault(_integer(other, "InConcatenationNumber"), sibling)
+    with os.scandir(path.parent) as entries:
+        siblings = sorted(entry.name for entry in entries if entry.name != path.name)
+    for name in siblings[:MAX_SIBLINGS]:
+        sibling = path.parent / name
+        with suppress(OSError):
+            facts = sibling.stat()
+            if stat.S_ISREG(facts.st_mode) and facts.st_size > 132:
+                other, number = _part_of(str(sibling), facts.st_mtime_ns, facts.st_size)
+                if other == uid:
+                    found.setdefault(number, sibling)
     return [found[number] for number in sorted(found)]
+
+
+@lru_cache(maxsize=MAX_SIBLINGS)
+def _part_of(path: str, _written: int, _size: int) -> tuple[str, int]:
+    """Of which concatenation a file is, and which part; ("", 0) for any other. Told once for a file as long as it is not
+    written to: every part looks for all others, and of large files the beginning is read alone."""
+    from pydicom.filereader import read_partial
+
+    place = Path(path)
+    with place.open("rb") as stream:
+        if stream.read(132)[128:] != b"DICM":
+            return "", 0
+    names = ("ConcatenationUID", "InConcatenationNumber")
+    try:
+        with muted():
+            if str(_meta(place).get("TransferSyntaxUID", "")) == DEFLATED:
+                found = head_of(place, names)
+            else:
+                with Counted(place) as stream:
+                    found = read_partial(stream, stop_when=lambda tag, _vr, _length: tag > NUMBER_OF_PART)
+            return str(found.get(names[0], "")), _integer(found, names[1])
+    except Exception:  # pydicom raises classes of its own on altered bytes
+        return "", 0
 
 
 def _same_in_all(path: Path, objects: Sequence[Opened]) -> None:

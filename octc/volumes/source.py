@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -126,6 +127,8 @@ def reading(path: Path) -> Iterator[None]:
         hint = "check the path" if not path.is_dir() else "name a file (octc predict takes folders)"
         raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", hint=hint, place=str(path)) from error
     except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EIO:  # may be of this one file, as of a picture
+            raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", hint="check the path", place=str(path)) from error
         fault = fault_of(error, path)
         if fault is not None:
             raise fault from error

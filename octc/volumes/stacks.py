@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +50,7 @@ STRIPS, TILES = (273, 279), (324, 325)  # TIFF tags: where they begin, how long 
 READ_TAGS = (*STRIPS, *TILES, NEW_SUBFILE, SUBFILE)
 MAX_TAGS, MAX_STRIPS = 4096, 1 << 20
 FILE = "volume.json"
+HASH = re.compile(r"[0-9a-f]{32}")  # of `patient_hash`
 
 
 @contextmanager
@@ -227,14 +229,14 @@ def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volum
             intensity=_as_written(value.get("intensity")),
             read=partial(grey_picture, path, tuple(file for file, _ in there), (rows, columns)),
             experimental=value.get("experimental") is True,
-            laterality=_said(eye if eye in (RIGHT, LEFT) else None),
+            laterality=Fact(eye, FILE) if eye in (RIGHT, LEFT) else Fact(),
             spacing=millimetres(spacing, FILE) if isinstance(spacing, list) and len(spacing) == 3 else Fact(),
-            pattern=_said(value.get("pattern")),
-            device=_said(value.get("device")),
-            acquired=_said(value.get("acquired")),
+            pattern=_said(path, value, "pattern"),
+            device=_said(path, value, "device"),
+            acquired=_said(path, value, "acquired"),
             order=Fact("manifest", FILE),
             complete=_whole(value.get("complete"), len(there) == len(entries)),
-            patient=value.get("patient"),
+            patient=_hashed(path, value),
             notes=tuple(str(note) for note in value.get("notes", ())),
             others=tuple(file for file, _ in there),
         )
@@ -266,8 +268,20 @@ def _as_written(said: Any) -> Intensity:
     return as_stored(name, said) if isinstance(name, str) else linear(0, 255)
 
 
-def _said(value: Any) -> Fact[Any]:
-    return Fact() if value is None else Fact(value, FILE)
+def _said(path: Path, value: Mapping[str, Any], name: str) -> Fact[str]:
+    """A text of a manifest. Raises: OctcError E222 for what is none."""
+    word = value.get(name)
+    if word is not None and not isinstance(word, str):
+        raise corrupt(path, f"{name} is no text")
+    return Fact() if word is None else Fact(word, FILE)
+
+
+def _hashed(path: Path, value: Mapping[str, Any]) -> str | None:
+    """The patient's hash as `write_pictures` wrote it; anything else may be a name, and goes nowhere (E222)."""
+    word = value.get("patient")
+    if word is not None and not (isinstance(word, str) and HASH.fullmatch(word)):
+        raise corrupt(path, "its patient is no hash")
+    return word
 
 
 def _inside(path: Path, name: str) -> Path:

@@ -232,7 +232,7 @@ def _capture(source: Source, chunks: dict[bytes, Chunk]) -> tuple[Fact[str], Fac
     """Eye and moment: @CAPTURE_INFO_02 (eye, mode, session, label of 100 bytes, six numbers), or the older @CAPTURE_INFO."""
     for name, layout in ((CAPTURE, "<BBI100x6H"), (b"@CAPTURE_INFO", "<B6H")):
         numbers = _part(source, chunks, name, layout)
-        if numbers is not None:
+        if numbers is not None and any(numbers):  # zeros alone, as anonymisers leave them, name no right eye
             eye, moment = EYES.get(numbers[0]), moment_of(tuple(numbers[-6:]))
             word = _word(name)
             return Fact(eye, word if eye else UNKNOWN), Fact(moment, word if moment else UNKNOWN)

@@ -29,10 +29,11 @@ from octc.serve.dicom.destinations import Credentials, NotSent, Send, destinatio
 from octc.serve.dicom.provider import Door, Peer, Provider, checked_title
 from octc.serve.dicom.secondary_capture import heat_map
 from octc.serve.dicom.spool import LONGEST, MOST_TRIES, Spool, Waiting, key_of
-from octc.serve.dicom.structured_report import source_of, structured_report
+from octc.serve.dicom.structured_report import require_dicom, source_of, structured_report
 from octc.serve.logs import LOG
-from octc.serve.watch import HIDDEN, Watch
+from octc.serve.watch import HIDDEN, Watch, facts_of
 from octc.volumes.formats import read_volumes
+from octc.volumes.source import reading
 from octc.volumes.writing import save
 
 PAUSE = 30.0  # seconds to pause after a failure of the machine (full disk, no memory)
@@ -203,7 +204,7 @@ class Gateway:
         try:
             self._deliver(one)
         except NotSent as error:
-            pause = min(LONGEST, 2.0**one.attempts)
+            pause = min(LONGEST, 2.0 ** min(one.attempts, 10))  # of thousands of attempts no float has the power
             if error.final or one.waited > self._retry:
                 self._spool.give_up(one.key, "OCT-E920", error.reason)
             else:
@@ -226,11 +227,17 @@ class Gateway:
         return LOOK
 
     def _take(self, path: Path) -> None:
-        """Copy a file of the watched folder into the queue."""
+        """Copy a file of the watched folder into the queue; one that is written to meanwhile is left for the next look."""
+        before = facts_of(path)
         read_volumes(path)  # refuse it now, so that the reason appears in the watched folder
-        source = source_of(path)
+        require_dicom([path])
+        with reading(path):
+            source = source_of(path)
         copy = self._spool.incoming / f"watched-{path.stat().st_ino}"
         shutil.copyfile(path, copy)
+        if facts_of(path) != before:
+            copy.unlink()
+            raise OctcError("OCT-E239", "changed while it was read", hint="when it is no longer written to", place=str(path))
         self._spool.receive(copy, key_of(str(source.SOPInstanceUID)), peer="folder")
 
 

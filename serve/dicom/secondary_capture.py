@@ -15,7 +15,7 @@ from octc.imaging.decode import muted
 from octc.runtimes.maps import MapOptions, map_of
 from octc.runtimes.predict import Engine
 from octc.serve.dicom.answers import Answering, EyeAnswer
-from octc.serve.dicom.structured_report import SERIES_NUMBER, carry, evidence, source_of
+from octc.serve.dicom.structured_report import SERIES_NUMBER, carry, evidence, moment_in, source_of
 from octc.volumes.writing import uid_of
 
 KIND = "octc heat map 1"
@@ -48,7 +48,7 @@ def capture(pixels: Any, eye: EyeAnswer, answering: Answering, index: int, writt
     from highdicom.sc import SCImage
 
     source, artifact = source_of(eye.volume.path), answering.artifact
-    plain = evidence(source)
+    plain, moment = evidence(source), moment_in(source, written)
     made = SCImage(
         pixel_array=pixels,
         photometric_interpretation="RGB",
@@ -74,13 +74,13 @@ def capture(pixels: Any, eye: EyeAnswer, answering: Answering, index: int, writt
         study_time=None,
         referring_physician_name=plain.ReferringPhysicianName,
         patient_orientation=("L", "F"),  # required by highdicom; unknown for a heat map, so it is emptied below (type 2C)
-        content_date=written.date(),
-        content_time=written.time(),
+        content_date=moment.date(),
+        content_time=moment.time(),
     )
     made.DerivationDescription = f"octc: occlusion map of B-scan {index + 1}, not where disease is"
     made.ImageType = ["DERIVED", "SECONDARY"]
     made["PatientOrientation"].value = None
     made.BurnedInAnnotation = "NO"
     made.ImageLaterality = eye.volume.laterality.value or ""
-    carry(source, made)
+    carry(source, made, moment)
     return made

@@ -15,6 +15,7 @@ rename before the sender is told. After a crash, files are in one of the folders
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -76,6 +77,16 @@ def _refuse_strange(folder: Path) -> None:
     if any(path.name not in begun or (path.is_dir() and entries(path)) for path in found):
         text = f"{folder} is not a queue of octc, and not empty: {found[0].name}"
         raise OctcError("OCT-E106", text, hint="name a new folder: --spool DIR", place=str(folder))
+
+
+def _linked(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where the file system has no such names (FAT, many shares)."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        shutil.copyfile(source, target)
 
 
 class Spool:
@@ -328,7 +339,7 @@ class Spool:
                     for file in folder.glob("*.dcm"):
                         shutil.copyfile(file, place / file.name)
                 else:
-                    os.link(self.source(key), place / SOURCE)
+                    _linked(self.source(key), place / SOURCE)
             self.audit("gave-up", key, code=code)
             if folder.is_dir():
                 self._remove("outbox", key)

@@ -7,9 +7,10 @@ by source and artifact: the same two give the same SOP instance UID, so a report
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
     "ReferringPhysicianName",
 )  # fmt: skip
+ZONE = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")  # TimezoneOffsetFromUTC
 REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
@@ -100,7 +102,7 @@ def structured_report(eyes: Sequence[EyeAnswer], answering: Answering, written: 
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
     from highdicom.sr import ComprehensiveSR
 
-    artifact = answering.artifact
+    artifact, moment = answering.artifact, moment_in(first, written)
     uid = report_uid(first, answering)
     made = ComprehensiveSR(
         evidence=[evidence(source) for source in sources.values()],
@@ -117,12 +119,12 @@ def structured_report(eyes: Sequence[EyeAnswer], answering: Answering, written: 
         is_complete=True,
         is_final=False,
         is_verified=False,
-        content_date=written.date(),
-        content_time=written.time(),
+        content_date=moment.date(),
+        content_time=moment.time(),
         coding_schemes=[CodingSchemeIdentificationItem(SCHEME, name=SCHEME_NAME)],
         specific_character_set=None,
     )
-    carry(first, made)
+    carry(first, made, moment)
     return made
 
 
@@ -192,8 +194,22 @@ def evidence(source: Any) -> Any:
     return found
 
 
-def carry(source: Any, made: Any) -> None:
-    """Copy patient and study attributes of the source unchanged, in its character set if that can encode the report's text."""
+def moment_in(source: Any, written: datetime) -> datetime:
+    """A local time of this machine in the time zone that an object states for all its times (PS3.3 C.12.1.1.8), which is copied
+    from it; unchanged where it states none."""
+    found = ZONE.fullmatch(str(source.get("TimezoneOffsetFromUTC") or "").strip())
+    if found is None:
+        return written
+    sign = -1 if found[1] == "-" else 1
+    return written.astimezone(timezone(sign * timedelta(hours=int(found[2]), minutes=int(found[3]))))
+
+
+def carry(source: Any, made: Any, moment: datetime) -> None:
+    """Copy patient and study attributes of the source unchanged, in its character set if that can encode the report's text.
+
+    moment: when it is made, in the time zone of the source (`moment_in`).
+    """
+    made.InstanceCreationDate, made.InstanceCreationTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
     for name in CARRIED:
         if name in source:
             made[name] = source[name]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,10 @@ from octc.archive.store import Shard, holding
 from octc.cli._app.main import main
 from octc.core.errors import OctcError
 from octc.core.progress import LogReporter
+from octc.volumes import read_volume
+from octc.volumes import writing as stacks
 from tests.archive.world import forked_workers, rows, small_units, write_pictures, write_volume
+from tests.octc.volumes.opt_objects import parts
 from tests.tiny_artifacts import artifact_folder
 
 __all__ = ["forked_workers", "small_units"]  # fixtures
@@ -172,6 +176,135 @@ def test_one_writer_at_a_time_and_parts_of_an_array_beside_each_other(world: Wor
     assert not lost.exists()
     assert half.done + whole.done == whole.units
     assert (world.results / "_SUCCESS").exists()
+
+
+def test_parts_of_an_array_that_end_together_close_the_results(world: World) -> None:
+    """Both have looked at the journals before either has done a unit, as jobs of an array do."""
+    both, found = threading.Barrier(2), {}
+
+    class Together(LogReporter):
+        def say(self, text: str) -> None:
+            if "inputs in" in text:
+                both.wait(60)
+
+    def go(part: str) -> None:
+        found[part] = World(world.archive, world.results, Together()).go(shard=part)
+
+    threads = [threading.Thread(target=go, args=(part,)) for part in ("1/2", "2/2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {one.complete for one in found.values()} >= {True}
+    assert max(one.scans for one in found.values()) == 23
+    assert (world.results / "_SUCCESS").is_file()
+    assert json.loads((world.results / "manifest.json").read_text())["counts"]["scans"] == 23
+
+
+def test_parts_of_two_divisions_do_not_work_beside_each_other(world: World) -> None:
+    """1/2 and 1/3 have units in common; 1/2 and 2/2 have none, and what has ended hinders nobody."""
+    with holding(world.results, Shard(1, 2)):
+        with pytest.raises(OctcError) as caught:
+            world.go(shard="1/3")
+        assert caught.value.code == "OCT-E108"
+        assert world.go(shard="2/2").done > 0
+    assert world.go(shard="1/3").done > 0
+    assert world.go().complete
+
+
+def test_a_thousandth_file_of_the_plan_is_behind_the_others(tmp_path: Path) -> None:
+    """Units are numbered by them: a job that finds new files every hour is there in six weeks."""
+    for number in (998, 999, 1000, 1001, 100):
+        (tmp_path / f"plan-{number:03d}.parquet").touch()
+    assert [path.name[5:-8] for path in plan.plan_files(tmp_path)] == ["100", "998", "999", "1000", "1001"]
+
+
+def test_a_word_that_names_nothing_never_becomes_an_input(world: World, tmp_path: Path) -> None:
+    named = tmp_path / "named.png"
+    shutil.copy(next(world.archive.rglob("*.png")), named)
+    with pytest.raises(OctcError) as caught:
+        world.go(tmp_path / "tpyo")
+    assert (caught.value.code, world.results.exists()) == ("OCT-E201", False)
+    assert world.go(world.archive, named).inputs == 22
+    with pytest.raises(OctcError) as caught:
+        world.go(world.archive, named, tmp_path / "tpyo")
+    assert (caught.value.code, str(caught.value.place)) == ("OCT-E201", str(tmp_path / "tpyo"))
+    named.unlink()  # it was an input when it was there, and keeps its rows
+    again = world.go(world.archive, named)
+    assert (again.inputs, again.scans, again.failed, again.complete) == (22, 24, 0, True)
+
+
+def test_columns_that_change_in_the_table_are_refused(world: World, tmp_path: Path) -> None:
+    pictures = sorted(world.archive.rglob("*.png"))[:6]
+    lines = ["path,site,age", *(f"{path},{'ab'[place % 2]},{'' if place else 5.5}" for place, path in enumerate(pictures))]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(lines[:-1]))
+    assert world.go(table).scans == 5
+    table.write_text("\n".join(lines))  # a line more, all others as they were
+    assert (world.go(table).done, world.go(table).done) == (1, 0)
+    for changed in (["path,site,age", *lines[2:], lines[1]], lines):
+        for place in (1, 3):
+            one = list(changed)
+            one[place] = one[place].replace(",a,", ",c,").replace(",b,", ",c,")
+            table.write_text("\n".join(one))
+            with pytest.raises(OctcError) as caught:
+                world.go(table)
+            assert caught.value.code == "OCT-E110"
+    table.write_text("\n".join(lines))
+    assert world.go(table).done == 0
+    assert [row["site"] for row in rows(world.results)] == list("ababab")
+
+
+def test_no_name_and_no_manifest_ends_the_job(world: World) -> None:
+    """Messages hold names that are no UTF-8, and a manifest may say anything: each is a row, and the others are done."""
+    for name in (b"a\xff.png", b"b\xff.vol"):
+        (Path(os.fsdecode(os.fsencode(world.archive / "site-0") + b"/" + name))).write_bytes(b"nothing")
+    facts: list[tuple[str, Any]] = [("device", 5), ("acquired", [1]), ("patient", 7), ("patient", "Erika Mustermann")]
+    for number, (name, value) in enumerate([*facts, ("device", "half \ud800")]):
+        folder = world.archive / "site-1" / f"stack-{number}"
+        stacks.write_pictures(read_volume(world.archive / "site-1" / "eye.vol"), folder)
+        text = json.loads((folder / "volume.json").read_text())
+        (folder / "volume.json").write_text(json.dumps({**text, name: value}))
+    found = world.go()
+    assert found.complete
+    codes = {Path(row["file"]).parent.name + "/" + Path(row["file"]).name: row["code"] for row in rows(world.results, "failed")}
+    assert codes == {
+        "site-0/a\\xff.png": "OCT-E202",
+        "site-0/b\\xff.vol": "OCT-E202",
+        **{f"stack-{number}/volume.json": "OCT-E222" for number in range(4)},
+    }
+    (odd,) = {row["scanner"] for row in rows(world.results) if "stack-4/volume.json" in row["file"]}
+    assert odd == "half \\ud800"
+    assert not any("Mustermann" in str(row) for kind in ("scans", "eyes", "failed") for row in rows(world.results, kind))
+
+
+def test_parts_of_a_concatenation_are_one_volume_wherever_units_are_cut(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    parts(folder, total=6, counts=(1,) * 6)  # the first unit has four of them
+    found = world.go(folder)
+    assert (found.units > 1, found.inputs, found.failed, found.eyes) == (True, 6, 0, 1)
+    assert {row["file"] for row in rows(world.results)} == {str(folder / "part-1.dcm")}
+    assert [row["frame"] for row in rows(world.results)] == list(range(6))
+
+
+def test_rows_that_a_unit_has_no_longer_are_gone_when_the_results_are_closed(world: World) -> None:
+    """The process ended between the journal's line and the removal of what the line does not name."""
+    world.go()
+    stale = world.results / "eyes" / "part-000000.parquet"
+    assert not stale.exists()
+    shutil.copy(next((world.results / "eyes").iterdir()), stale)
+    (world.results / "_SUCCESS").unlink()
+    assert world.go().complete
+    assert not stale.exists()
+    assert len(rows(world.results, "eyes")) == 1
+
+
+def test_an_export_that_lacks_a_picture_is_one_volume_where_that_is_allowed(world: World, tmp_path: Path) -> None:
+    stacks.write_pictures(read_volume(world.archive / "site-1" / "eye.vol"), tmp_path / "stack")
+    (tmp_path / "stack" / "00001.png").unlink()
+    found = world.go(tmp_path / "stack", allow_cut=True)
+    assert (found.inputs, found.scans, found.eyes) == (1, 2, 1)
 
 
 def test_a_suspicious_start_stops(world: World) -> None:

@@ -108,6 +108,21 @@ def test_a_column_of_ones_own_keeps_its_nan_for_sql(world: Path, tmp_path: Path)
         assert len(list(select(tmp_path / "results", condition)[1])) == count, condition
 
 
+def test_a_table_without_a_row_is_asked_like_any_other(world: Path, tmp_path: Path, said: Said) -> None:
+    pictures = list((world / "archive" / "dark").glob("*.png"))[:2]
+    octc.predict_archive(artifact_folder(), pictures, tmp_path / "results", options=octc.ArchiveOptions(workers=1, anyway=True))
+    for table in ("eyes", "failed"):
+        code, out, err = said(tmp_path / "results", "--where", "true", "--table", table)
+        assert (code, len(list(csv.reader(io.StringIO(out))))) == (0, 1), err
+    assert csv.DictReader(io.StringIO(said(world / "first", "--where", "true", "--table", "eyes")[1])).fieldnames == list(
+        csv.DictReader(io.StringIO(said(tmp_path / "results", "--where", "true", "--table", "eyes")[1])).fieldnames or []
+    )
+    assert list(select(tmp_path / "results", "file NOT IN (SELECT file FROM failed)")[1])
+    with pytest.raises(OctcError) as caught:
+        select(tmp_path / "results", "nothing = 1", "eyes")
+    assert caught.value.code == "OCT-E104"
+
+
 def test_accuracy_against_labels_is_by_patient(world: Path, said: Said) -> None:
     found = accuracy(world / "first", world / "labels.csv")
     lines = len((world / "labels.csv").read_text().splitlines()) - 1

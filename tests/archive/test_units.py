@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -29,6 +30,7 @@ from octc.store.artifacts import read_artifact
 from octc.store.monitor_store import open_store
 from octc.volumes import read_volume
 from octc.volumes import writing as stacks
+from octc.volumes.source import Source
 from tests.archive.world import rows, write_pictures, write_volume
 from tests.tiny_artifacts import artifact_folder
 
@@ -218,15 +220,61 @@ def test_an_input_that_hangs_its_reader_is_left_behind(tmp_path: Path, results: 
                 fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         except OSError as error:
             pytest.skip(f"this file system has no leases: {error}")
-        found = done(shop)
+        with open_store(tmp_path / "seen.sqlite", make=True) as store:
+            found = done(replace(shop, monitor=store))
+            heard = store.seen(shop.marks["artifact"])
     finally:
         for handle in handles:
             os.close(handle)
+    assert len(heard) == 9  # of the others nothing is known yet
     assert [row["file"] for row in rows(results)] == [
         str(path) for place, path in enumerate(pictures) if place not in (3, 4, 5)
     ]
     assert {row["code"] for row in _failed(results)} == {"OCT-E238"}
     assert found.failed == 3
+
+
+def test_a_file_that_goes_or_fails_while_it_is_read_is_a_row_of_its_own(
+    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went behind the look at its size; its block of the disk cannot be read; the disk itself is another matter."""
+    _, goes, broken = write_pictures(tmp_path / "archive", 3, folders=1)
+    volume = write_volume(tmp_path / "archive" / "eye")
+    planned(results, tmp_path / "archive")
+    read, numbers = Path.read_bytes, Source.take
+
+    def read_bytes(path: Path) -> bytes:
+        if path == goes:
+            path.unlink(missing_ok=True)
+        if path == broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    def take(source: Source, offset: int, count: int) -> bytes:
+        if source.path == volume and offset > 2048:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(source.path))
+        return numbers(source, offset, count)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(Source, "take", take)
+    assert done(shop_of(results)).failed == 3
+    failed = {Path(row["file"]): (row["code"], row["message"]) for row in _failed(results)}
+    assert {code for code, _ in failed.values()} == {"OCT-E201"}
+    assert ("No such file" in failed[goes][1], "Input/output" in failed[broken][1]) == (True, True)
+    assert len(rows(results)) == 1
+
+
+def test_nothing_in_the_folder_of_work_is_run(tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned(results, *write_pictures(tmp_path / "archive", 2))
+    (unit,) = read_units(results / FOLDER)
+    (tmp_path / "queue.py").write_text("raise SystemExit(3)")  # named as a module that every worker imports
+    monkeypatch.chdir(tmp_path)
+    hand = Hand(setup_of(results))
+    try:
+        assert hand.complete(Task(unit)).failed == 0
+    finally:
+        hand.close()
+    assert hand.deaths == 0
 
 
 def test_a_unit_that_is_done_again_keeps_rows_of_the_same_bytes(tmp_path: Path, results: Path) -> None:

@@ -63,3 +63,22 @@ def encapsulated(value: Any, fragments: list[bytes], table: bytes = b"", syntax:
     value["PixelData"].VR, value["PixelData"].is_undefined_length = "OB", True
     value.file_meta.TransferSyntaxUID = UID(syntax)
     return value
+
+
+def parts(folder: Path, total: int | None = 3, counts: tuple[int, ...] = (2, 1, 3), **changed: Any) -> list[Path]:
+    """A concatenation of so many frames each; changed: attributes of its second part."""
+    found, at, pictures = [], 0, frames(sum(counts))
+    for number, count in enumerate(counts, start=1):
+        value = made(pictures[at : at + count])
+        value.SOPInstanceUID = UID(f"2.25.{number}")
+        value.ConcatenationUID, value.InConcatenationNumber = UID("2.25.99"), number
+        value.ConcatenationFrameOffsetNumber = at
+        value.InConcatenationTotalNumber = total
+        for groups in value.PerFrameFunctionalGroupsSequence:
+            del groups.FrameContentSequence[0].InStackPositionNumber
+            del groups.PlanePositionSequence
+        for name, what in changed.items() if number == 2 else ():
+            setattr(value, name, what)
+        found.append(stored(value, folder, f"part-{number}.dcm"))
+        at += count
+    return found

@@ -17,7 +17,7 @@ from octc.core.errors import OctcError
 from octc.volumes import read_volume, read_volumes
 from octc.volumes.volume import Fact, patient_hash
 from octc.volumes.writing import JPEG_2000, JPEG_LS, RLE
-from tests.octc.volumes.opt_objects import encapsulated, frames, item, made, stored
+from tests.octc.volumes.opt_objects import encapsulated, frames, item, made, parts, stored
 
 JPEG = "1.2.840.10008.1.2.4.50"
 EXTENDED = "1.2.840.10008.1.2.4.51"
@@ -185,31 +185,22 @@ def test_a_table_of_bytes_is_a_table(count: int, tmp_path: Path) -> None:
     assert np.array_equal(shown, table[np.minimum(frames()[0], count - 1)])
 
 
-def parts(folder: Path, total: int | None = 3, **changed: Any) -> list[Path]:
-    """A concatenation of 2, 1 and 3 frames; changed: attributes of its second part."""
-    found, at, pictures = [], 0, frames(6)
-    for number, count in enumerate((2, 1, 3), start=1):
-        value = made(pictures[at : at + count])
-        value.SOPInstanceUID = UID(f"2.25.{number}")
-        value.ConcatenationUID, value.InConcatenationNumber = UID("2.25.99"), number
-        value.ConcatenationFrameOffsetNumber = at
-        value.InConcatenationTotalNumber = total
-        for groups in value.PerFrameFunctionalGroupsSequence:
-            del groups.FrameContentSequence[0].InStackPositionNumber
-            del groups.PlanePositionSequence
-        for name, what in changed.items() if number == 2 else ():
-            setattr(value, name, what)
-        found.append(stored(value, folder, f"part-{number}.dcm"))
-        at += count
-    return found
-
-
 def test_every_part_of_a_concatenation_opens_the_same_volume(tmp_path: Path) -> None:
     for path in parts(tmp_path):
         volume = read_volume(path)
         assert (volume.frames, volume.complete.value) == (6, True)
         assert not any("follow" in note for note in volume.notes)
         assert all(np.array_equal(volume.frame(k), picture) for k, picture in enumerate(frames(6)))
+
+
+def test_parts_of_a_concatenation_are_found_behind_a_thousand_other_files(tmp_path: Path) -> None:
+    found = parts(tmp_path)
+    for number in range(1100):
+        (tmp_path / f"a-{number:04d}.dcm").write_bytes(bytes(128) + b"DICM" * (number % 2) + bytes(70))
+    volumes = [read_volume(path) for path in found]
+    assert [(volume.frames, volume.complete.value) for volume in volumes] == [(6, True)] * 3
+    found[2].unlink()  # what was seen of it before counts no more
+    assert read_volume(found[0]).complete.value is False
 
 
 @pytest.mark.parametrize(("absent", "complete"), [(None, None), (2, None), (1, False), (0, False)])

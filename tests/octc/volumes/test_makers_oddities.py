@@ -149,6 +149,27 @@ def test_numbers_without_an_end_are_no_grey(number: float, drawn: DrawnEye, tmp_
     assert (volume.frame(1) == drawn.frames[1]).mean() > 0.9
 
 
+def test_zeros_of_a_capture_name_no_eye(drawn: DrawnEye, tmp_path: Path) -> None:
+    """As programs leave them that take identity away; a right eye is a zero too, with a day beside it."""
+    facts, pixels = dict(synthetic._topcon_facts(drawn)), (b"@IMG_SCAN_03", synthetic._topcon_pixels(drawn))
+    capture = facts[b"@CAPTURE_INFO_02"]
+    found = []
+    for data in (capture, b"\0" + capture[1:], bytes(len(capture))):
+        path = tmp_path / f"{len(found)}.fds"
+        path.write_bytes(synthetic._topcon(b"FDS", [*({**facts, b"@CAPTURE_INFO_02": data}.items()), pixels]))
+        found.append(read_volume(path))
+    assert [one.laterality.value for one in found] == [drawn.eye, "R", None]
+    assert [one.laterality.source for one in found][2] == "unknown"
+    assert [one.acquired.value is None for one in found] == [False, False, True]
+
+
+def test_a_pattern_that_is_not_stated_is_none(drawn: DrawnEye, tmp_path: Path) -> None:
+    data = synthetic.bioptigen_bytes(drawn)
+    (tmp_path / "a.OCT").write_bytes(data)
+    (tmp_path / "b.OCT").write_bytes(data.replace(b"SCANTYPE", b"SCANTYPO"))
+    assert [read_volume(tmp_path / name).pattern.value for name in ("a.OCT", "b.OCT")] == ["volume", None]
+
+
 def test_a_second_block_of_b_scans_is_told(drawn: DrawnEye, tmp_path: Path) -> None:
     facts, pixels = synthetic._topcon_facts(drawn), (b"@IMG_SCAN_03", synthetic._topcon_pixels(drawn))
     (tmp_path / "a.fds").write_bytes(synthetic._topcon(b"FDS", [*facts, pixels]))

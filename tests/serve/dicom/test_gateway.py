@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import sqlite3
@@ -22,6 +23,7 @@ from typing import Any
 
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.pixels.decoders.base import JPEGLosslessSV1Decoder
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
@@ -30,6 +32,7 @@ from octc.core.errors import OctcError
 from octc.core.progress import LogReporter
 from octc.runtimes.registry import open_runtime
 from octc.schemas.requests import GatewayOptions
+from octc.serve import watch as watched
 from octc.serve.dicom import gateway as module
 from octc.serve.dicom.answers import Answering
 from octc.serve.dicom.gateway import Answerer, Gateway, answers_for, open_gateway
@@ -37,6 +40,8 @@ from octc.serve.dicom.spool import MOST_TRIES, Spool, key_of
 from octc.serve.dicom.structured_report import report_uid
 from octc.serve.watch import Watch
 from octc.store.artifacts import read_artifact
+from octc.volumes import read_volumes
+from tests.archive.world import write_volume
 from tests.serve.dicom import peers, world
 from tests.tiny_artifacts import artifact_folder
 
@@ -586,6 +591,104 @@ def test_a_file_that_may_not_be_removed_does_not_hold_up_the_others(tmp_path: Pa
     watch.look(0.0)
     with pytest.raises(OSError, match="No space"):  # of the machine: the gateway waits with all of them
         watch.look(3.0)
+
+
+def test_what_is_no_dicom_is_refused_and_does_not_hold_up_the_others(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume of a maker can be read, and has neither patient nor study that a report could belong to."""
+    monkeypatch.setattr(watched, "QUIET", 0.1)
+    drop = tmp_path / "drop"
+    drop.mkdir()
+    started(dicom=None, watch=str(drop), report_to=str(tmp_path / "reports"))
+    write_volume(drop / "a")
+    picture = drop / "b.png"
+    Image.fromarray(world.known()[0]).save(picture)
+    world.stored(world.eye_object("R"), drop / "c.dcm")
+    peers.until(lambda: (tmp_path / "reports").is_dir() and list((tmp_path / "reports").glob("*.dcm")))
+    assert (drop / ".refused" / "a.vol.txt").read_text().startswith("OCT-E228")
+    assert (drop / ".refused" / "b.png.txt").read_text().startswith("OCT-E202")
+    peers.until(lambda: [path.name for path in drop.iterdir()] == [".refused"])
+
+
+def test_a_file_that_has_only_begun_is_not_refused(tmp_path: Path) -> None:
+    """Who copies it goes on writing, wherever it was moved to: it waits as one that is cut short does."""
+    (tmp_path / "empty.dcm").touch()
+    (tmp_path / "begun.dcm").write_bytes(bytes(100))
+    for number, text in enumerate(("a text", "a text " * 100)):
+        (tmp_path / f"text-{number}.dcm").write_text(text)
+
+    def take(path: Path) -> None:
+        read_volumes(path)
+
+    watch = Watch(tmp_path, take)
+    watch.look(0.0)
+    watch.look(3.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".refused", "begun.dcm", "empty.dcm"]
+    watch.look(1000.0)
+    assert [path.name for path in tmp_path.iterdir()] == [".refused"]
+
+
+def test_a_file_that_is_written_to_while_it_is_copied_is_taken_when_it_is_done(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else half of the old and half of the new would be in the queue, and the whole one a repetition that goes."""
+    monkeypatch.setattr(watched, "QUIET", 0.1)
+    drop, copied, copy = tmp_path / "drop", [], shutil.copyfile
+    drop.mkdir()
+    old = world.eye_object("R", frames=[*world.known()[:4], *world.known()[:1]])
+    new = world.stored(world.eye_object("R"), tmp_path / "new.dcm").read_bytes()
+    path = world.stored(old, drop / "eye.dcm")
+
+    def slowly(source: Any, target: Any) -> Any:
+        done = copy(source, target)
+        if Path(source) == path and not copied:
+            path.write_bytes(new)
+        copied.append(Path(target).read_bytes())
+        return done
+
+    monkeypatch.setattr(shutil, "copyfile", slowly)
+    _, spool = started(dicom=None, watch=str(drop), report_to=str(tmp_path / "reports"), keep=True)
+    finished(spool, 1)
+    assert (len(copied), copied[1] == new) == (2, True)
+    (kept,) = (spool / "kept").iterdir()
+    assert kept.read_bytes() == new
+    assert not path.exists()
+    assert list((spool / "incoming").iterdir()) == []
+
+
+def test_thousands_of_attempts_are_no_end(started: Started, tmp_path: Path) -> None:
+    """Hours of attempts may be a year: after 1024 of them no float was the pause."""
+    with peers.pacs() as (pacs, port):
+        pacs.status = 0xA700
+        there = {"report_to": f"PACS@127.0.0.1:{port}", "retry_hours": 8760.0}
+        found, spool = started(**there)
+        peers.send(found.port or 0, [world.eye_object("R")])
+        state = peers.until(lambda: next(iter((spool / "outbox").glob("[!.]*/state.json")), None))
+        found.close()
+        state.write_text(json.dumps({"attempts": 5000, "waited": 60.0, "due": 0.0}))
+        started(**there)
+        peers.until(lambda: json.loads(state.read_text())["attempts"] > 5000)
+        assert json.loads(state.read_text())["waited"] == 660.0
+        assert not [one for one in peers.audit(spool) if one["event"] == "fault"]
+
+
+def test_a_volume_is_given_up_where_files_have_one_name_only(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT and many shares have no hard links; the volume would be tried for ever, and all behind it wait."""
+
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    found, spool = started(report_to=str(tmp_path / "reports"))
+    part = world.eye_object("R", ConcatenationUID="2.25.7", InConcatenationTotalNumber=2)
+    peers.send(found.port or 0, [part, world.eye_object("L")])
+    finished(spool, 2)
+    assert (states(spool)["dead"], reason(spool)["code"]) == (1, "OCT-E228")
+    (folder,) = (spool / "dead").iterdir()
+    assert pydicom.dcmread(folder / "source.dcm").SOPInstanceUID == part.SOPInstanceUID
 
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -7,10 +7,11 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,28 @@ def test_the_report_belongs_to_the_patient_and_study_of_its_source(
     assert report.SpecificCharacterSet == source.SpecificCharacterSet
     assert report.SeriesInstanceUID != source.SeriesInstanceUID
     assert faults(report) == []
+
+
+@pytest.mark.parametrize(("offset", "hours"), [("+0930", 9.5), ("-0300", -3.0), ("+0000", 0.0), ("CET", None), (None, None)])
+def test_times_are_in_the_zone_that_the_source_states(
+    offset: str | None, hours: float | None, reports: Reports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The offset holds for all times of an object (PS3.3 C.12.1.1.8), and it is carried over from the source."""
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")  # UTC+14
+    time.tzset()
+    try:
+        with pydicom.config.disable_value_validation():
+            values = {} if offset is None else {"TimezoneOffsetFromUTC": offset}
+            path = world.stored(world.eye_object("R", **values), tmp_path / "a.dcm")
+        _, (report,) = reports(path)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert report.get("TimezoneOffsetFromUTC") == offset
+    now = datetime.now(timezone.utc) + timedelta(hours=14.0 if hours is None else hours)
+    for name in ("Content", "InstanceCreation"):
+        stated = datetime.strptime(f"{report[f'{name}Date'].value} {str(report[f'{name}Time'].value)[:6]}", "%Y%m%d %H%M%S")
+        assert abs(now.replace(tzinfo=None) - stated) < timedelta(minutes=5), name
 
 
 def test_values_that_are_odd_in_the_source_are_carried_and_not_told_to_the_terminal(tmp_path: Path) -> None:
