@@ -118,7 +118,8 @@ def test_pictures_are_the_runs_own_where_they_are_here(run: Run, tmp_path: Path)
 def test_copied_artifact_is_timed_with_drawn_pictures(run: Run, tmp_path: Path) -> None:
     folder = copied(run, "onnx-fp32", tmp_path / "bundles")
     paths, words = choose_pictures(None, found(folder), tmp_path / "runs", None, {}, tmp_path)
-    assert "drawn" in words
+    assert "synthetic" in words
+    assert all(Path(path).is_relative_to(tmp_path) for path in paths)
     assert len({Path(path).read_bytes() for path in paths}) == INPUTS
 
 

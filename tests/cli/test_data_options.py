@@ -185,8 +185,9 @@ def test_at_a_terminal_it_is_asked_once_and_kept(
         job.ask = asker(session)
         assert job.ask is not None
         if rule is None:
-            with pytest.raises(OctcError, match="whose images"):
+            with pytest.raises(OctcError) as refused:
                 scan_and_check(job, asked, tree)
+            assert refused.value.code == "OCT-E232"
         else:
             assert scan_and_check(job, asked, tree).rule == str(rule)
             scan_and_check(job, asked, tree)  # nobody types a second answer
