@@ -238,7 +238,7 @@ def test_a_batch_that_nobody_asked_for_is_halved_where_memory_is_short(
     assert not state.errors
     assert state.rows["onnx-fp32-device-2"].latency is not None
     assert not [name for name in state.rows if name.endswith(("-8", "-4"))]
-    assert [text for text in state.warnings if "nobody asked" in text] == [
+    assert [text for text in state.warnings if "not requested" in text] == [
         "onnx-fp32: memory is short for batch 8, which was not requested: 4 instead",
         "onnx-fp32: memory is short for batch 4, which was not requested: 2 instead",
     ]

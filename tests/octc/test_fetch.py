@@ -183,7 +183,7 @@ def test_a_file_that_is_here_needs_no_network(archive: bytes, tmp_path: Path) ->
     file.write_bytes(archive)
     said: list[str] = []
     run(SOURCES["ucsd"], tmp_path / "UCSD", said, place=str(file), offline=True)
-    assert "was not compared" in "\n".join(said)
+    assert "was not verified" in "\n".join(said)
     assert names(tmp_path) == ["UCSD", "ZhangLabData.zip"]
     refused("OCT-E217", SOURCES["ucsd"], tmp_path / "again", place=str(file), sha256="0" * 64)
     assert file.is_file()
