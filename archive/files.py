@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any
 from octc.archive.listing import GONE, state_of
 from octc.archive.rows import shown
 from octc.core.errors import OctcError
-from octc.core.faults import fault_of
+from octc.core.faults import fault_of, may_be_of_one_file
 from octc.core.files import sha256_bytes, sha256_file
 from octc.datasets.tree import has_file
 from octc.imaging.decode import MAX_BYTES, SUFFIXES, decode_file, read_image
@@ -142,7 +141,7 @@ def of_input(error: Exception, name: str) -> OctcError:
     """What is wrong with an input; what the machine lacks is raised."""
     if isinstance(error, OctcError) and (error.exit_code != 4 or error.code in LACKING):
         return error
-    if isinstance(error, OSError) and (error.errno == errno.EIO or fault_of(error) is None):  # EIO may be of this one file
+    if isinstance(error, OSError) and (may_be_of_one_file(error) or fault_of(error) is None):
         text = f"cannot be read: {error.strerror or type(error).__name__}"
         return OctcError("OCT-E201", text, hint="check the path", place=name)
     if (fault := fault_of(error, name)) is not None:

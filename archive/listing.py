@@ -31,7 +31,6 @@ TABLES = (".csv", ".tsv", ".parquet")
 A_B_SCAN = 200_000  # bytes: how many B-scans a volume may hold is guessed from its size, to cut the work into like parts
 BLOCK = 8192  # lines of a table at once
 GONE = (-1, 0)
-GLOB = "*?["
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def is_absent(word: str) -> bool:
     try:
         os.lstat(word)
     except (FileNotFoundError, NotADirectoryError):
-        return not any(sign in word for sign in GLOB)
+        return not _is_glob(word)
     except (OSError, ValueError):
         pass
     return False
@@ -112,7 +111,7 @@ def _of_word(word: str, left: Counter[str] | None, allow_cut: bool) -> Iterator[
         yield from _of_folder(word, left, allow_cut)
     elif _is_table(word):
         yield from _of_table(Path(word))
-    elif any(sign in word for sign in GLOB) and not os.path.lexists(word):
+    elif _is_glob(word) and not os.path.lexists(word):
         names = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - names that are no UTF-8 too
         files = [name for name in names if not has_folder(Path(name))]
         if not files:
@@ -169,6 +168,10 @@ def _entry(name: str, user: Mapping[str, Any] | None = None) -> Entry:
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million of them
+
+
+def _is_glob(word: str) -> bool:
+    return any(sign in word for sign in "*?[")
 
 
 def _is_table(word: str) -> bool:

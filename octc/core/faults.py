@@ -103,6 +103,11 @@ def fault_of(error: BaseException | None, place: str | Path | None = None) -> Oc
     return None
 
 
+def may_be_of_one_file(error: BaseException) -> bool:
+    """Whether a fault of the disk (EIO) may be of the one file that is read: the others are read all the same."""
+    return isinstance(error, OSError) and error.errno == errno.EIO
+
+
 def of_machine(error: BaseException) -> OctcError | None:
     """`fault_of`, also where an error says itself that disk, memory or a limit is at fault: it is about no file and no network,
     and nothing may be concluded from it."""

@@ -445,6 +445,8 @@ def rle_cut(data: bytes, pixels: int) -> str | None:
 def _singles(data: bytes, most: int | None = None) -> str | None:
     """Why PackBits are not whole: zeros read as their codes are literals of one zero each, and a run has a code of its own.
     most: bytes that are asked for; behind them may be anything."""
+    if bytes(2 * SINGLES) not in data:
+        return None
     at, alike, found = 0, 0, 0
     while at < len(data) and (most is None or found < most):
         code = data[at]

@@ -12,7 +12,6 @@ and 255, what lies outside is cut off. It is about deep grey; about 8-bit pictur
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
@@ -33,7 +32,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, features
 
 from octc.core.errors import OctcError
-from octc.core.faults import fault_of
+from octc.core.faults import fault_of, may_be_of_one_file
 from octc.core.files import closed_folder
 from octc.imaging.clahe import UInt8
 from octc.imaging.cut_off import jpeg_cut, png_cut, tiff_cut
@@ -120,7 +119,7 @@ def read_image(path: Path, values: Values | None = None, admit: Admit | None = N
         size = info.st_size
         data = path.read_bytes() if 0 < size <= MAX_BYTES else b""
     except OSError as error:
-        if error.errno != errno.EIO and (fault := fault_of(error, path)) is not None:  # EIO may be of this one file
+        if not may_be_of_one_file(error) and (fault := fault_of(error, path)) is not None:
             raise fault from error
         raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", hint="check the path", place=str(path)) from error
     if size > MAX_BYTES:

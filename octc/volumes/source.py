@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -117,7 +116,7 @@ def moment_of(numbers: tuple[int, ...]) -> str | None:
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Whatever a parser raises on altered bytes becomes E222; our own errors and the machine's faults pass."""
-    from octc.core.faults import fault_of
+    from octc.core.faults import fault_of, may_be_of_one_file
 
     try:
         yield
@@ -127,7 +126,7 @@ def reading(path: Path) -> Iterator[None]:
         hint = "check the path" if not path.is_dir() else "name a file (octc predict takes folders)"
         raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", hint=hint, place=str(path)) from error
     except (MemoryError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EIO:  # may be of this one file, as of a picture
+        if isinstance(error, OSError) and may_be_of_one_file(error):
             raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", hint="check the path", place=str(path)) from error
         fault = fault_of(error, path)
         if fault is not None:
