@@ -28,6 +28,7 @@ def completion(session: Session, shell: Annotated[str, OneOf(SHELLS), typer.Argu
     done = subprocess.run(
         [sys.executable, "-m", "octc.cli._app.main"],
         env={**os.environ, "_OCTC_COMPLETE": f"source_{name}"},
+        cwd=sys.prefix,  # `-m` looks for modules in its folder first, and the user's may hold a queue.py
         capture_output=True,
         text=True,
         timeout=60,

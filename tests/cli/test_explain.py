@@ -231,6 +231,17 @@ def test_completion_is_printed_and_not_installed(said: Said, tmp_path: Path, she
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_module_in_the_folder_of_work_is_not_run_for_completion(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("queue", "json", "typer"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = said("completion", "bash")
+    assert code == 0
+    assert "_octc_completion" in out
+
+
 def test_the_script_completes_in_a_real_bash(tmp_path: Path) -> None:
     """Words of octc as bash would offer them, through the very script."""
     (tmp_path / "octc").write_text(f'#!/bin/sh\nexec {sys.executable} -m octc.cli._app.main "$@"\n')
