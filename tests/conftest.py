@@ -43,6 +43,7 @@ from octc.core.offline import go_offline, refused_attempts  # noqa: E402  (the t
 from octc.core.telemetry import SWITCHES  # noqa: E402
 from tests.exporter import EXPORTS  # noqa: E402
 
+THREADS = int(os.environ["OMP_NUM_THREADS"])
 ROOT = Path(__file__).resolve().parent.parent
 if EXPORTS not in os.environ:  # of this run of the tests: the workers and every process of them have it too
     os.environ[EXPORTS] = tempfile.mkdtemp(prefix="octc-exports-")
@@ -94,6 +95,18 @@ def _nothing_reaches_the_network(tmp_path_factory: pytest.TempPathFactory, monke
     before = refused_attempts()
     yield
     assert refused_attempts() == before, "something asked for the network"
+
+
+@pytest.fixture(autouse=True)
+def _torch_keeps_its_threads() -> Iterator[None]:
+    """Sums of floats depend on their number: what a test left behind changed the bits of trainings in the files after it."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is None or torch.get_num_threads() == THREADS:
+        return
+    left = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    assert left == THREADS, "this test, or a fixture of it, left torch with other threads"
 
 
 @pytest.fixture(autouse=True)

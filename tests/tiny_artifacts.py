@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from octc.core.files import sha256_file
 from octc.export.formats import choose_opset
 from octc.export.pipeline import Device, export_artifact
@@ -39,7 +37,6 @@ def artifact_folder(name: str = "onnx-int8") -> Path:
 
 
 def _make(base: Path) -> None:
-    torch.set_num_threads(1)
     write_patterns(base / "patterns", patients=6, images=8)
     run = make_run(base / "runs", base / "patterns")
     source = read_source(run, base / "patterns")

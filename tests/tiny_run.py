@@ -70,7 +70,6 @@ def trained_run() -> Run:
 
 
 def _make(base: Path) -> None:
-    torch.set_num_threads(1)
     write_patterns(base / "patterns")
     make_run(base / "runs", base / "patterns")
 

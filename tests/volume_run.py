@@ -6,7 +6,6 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from octc.datasets.registry import scan_dataset
 from octc.datasets.split import make_split
@@ -55,7 +54,6 @@ def volume_run() -> Run:
 
 
 def _make(base: Path) -> None:
-    torch.set_num_threads(1)
     write_clinic(base / "clinic")
     split = make_split(scan_dataset("volumes", base / "clinic"), "volumes", 0)
     run = make_run_of(base / "runs", split, base / "clinic")

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from octc.compress.jobs import new_job
 from octc.compress.simplify.distil import short_stage
 from octc.compress.simplify.network import sizes
@@ -22,7 +20,6 @@ from octc.compress.simplify.walk import FOLDER, MakeLatency, Walk, stated, take_
 from octc.core.errors import OctcError
 from octc.core.files import read_json
 from octc.core.progress import LogReporter, Reporter
-from octc.machine.cpu import usable_threads
 from octc.schemas.simplified import KEY, read_steps, steps_json
 from octc.schemas.simplifying import SimplifyOptions
 from octc.stats.task import MULTICLASS
@@ -34,7 +31,7 @@ from octc.train.jobs.lines import say_tuned
 from octc.train.jobs.progress import StageProgress
 from octc.train.loop.checkpoint import META, Checkpoint, is_checkpoint, read_checkpoint, write_checkpoint
 from octc.train.loop.memory import keep_memory
-from octc.train.loop.processes import make_accelerator
+from octc.train.loop.processes import make_accelerator, processor_threads
 from octc.train.recipes.config import Recipe, Stage
 from octc.train.stages import Context
 
@@ -214,11 +211,9 @@ def _whole(
     if accelerator.num_processes > 1:
         text = f"{accelerator.num_processes} processes: octc simplify works in one"
         raise OctcError("OCT-E104", text, hint="start it without torchrun")
-    if accelerator.device.type == "cpu":
-        torch.set_num_threads(max(1, usable_threads()[0]))
     run.update(status="running")
     try:
-        with StageProgress(job, run, accelerator) as shown:
+        with processor_threads(accelerator), StageProgress(job, run, accelerator) as shown:
             context = Context(
                 run=run,
                 root=source.root,

@@ -23,7 +23,6 @@ Said = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def trained() -> Run:
-    torch.set_num_threads(1)
     return trained_run()
 
 

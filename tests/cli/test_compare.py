@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from octc.export.formats import choose_opset
 from octc.export.pipeline import export_artifact
@@ -29,7 +28,6 @@ pytestmark = pytest.mark.slow
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher (r-0001) and a student (r-0002) with an ONNX file, on one split."""
     folder = tmp_path_factory.mktemp("compare")
-    torch.set_num_threads(1)
     write_patterns(folder / "set", patients=6, images=2)
     make_run(folder / "runs", folder / "set", kind="teacher")
     run = make_run(folder / "runs", folder / "set", model="test_efficientnet")

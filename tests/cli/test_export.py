@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from octc.compress.placement import counts, quantisers
 from octc.export.formats import wanted
@@ -24,7 +23,6 @@ Said = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def trained() -> Run:
-    torch.set_num_threads(1)
     return trained_run()
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from octc.cli._app.main import main
 from octc.core.errors import OctcError
@@ -27,7 +26,6 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    torch.set_num_threads(1)
     base = tmp_path_factory.mktemp("tensorrt")
     write_patterns(base / "patterns")
     return make_run(base / "runs", base / "patterns", model="test_efficientnet")

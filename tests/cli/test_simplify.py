@@ -32,7 +32,6 @@ MODEL = "test_efficientnet"  # SiLU, two squeeze-excite modules
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """patterns/ and runs/ with a teacher (r-0001) and its student (r-0002), which learned something."""
-    torch.set_num_threads(1)
     base = tmp_path_factory.mktemp("simplify")
     write_patterns(base / "patterns", patients=8, images=2)
     smoke = RECIPES["smoke"]()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from octc.cli._app.main import main
 from octc.datasets.split import read_split
@@ -115,7 +114,6 @@ def test_where_some_or_all_are_known_it_is_said(tmp_path: Path, said: Said) -> N
 def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, dict[str, str]]:
     """(kind, folder, what each command said) of a small run that was exported, verified, evaluated, compared and reported."""
     place = tmp_path_factory.mktemp("job")
-    torch.set_num_threads(1)
     run = make_run(place / "runs", write_tree(place / "set", request.param))
     texts: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as patch:

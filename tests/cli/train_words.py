@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from octc.cli._app.main import main
 from tests.tiny_run import write_patterns
@@ -19,11 +18,10 @@ SMOKE = ("--dataset", "folder", "--recipe", "smoke")
 @pytest.fixture(scope="module", autouse=True)
 def one_processor() -> Iterator[None]:
     """Here and in every process started from here: octc takes a thread for each, and sums of floats depend on that."""
-    before, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, [max(before)])
     yield
     os.sched_setaffinity(0, before)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

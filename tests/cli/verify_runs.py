@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import numpy_helper
 
 from octc.cli._app.main import main
@@ -30,7 +29,6 @@ def made_pair() -> Run:
 
 
 def _make_pair(place: Path) -> None:
-    torch.set_num_threads(1)
     write_patterns(place / "patterns")
     runs = place / "runs"
     teacher = make_run(runs, place / "patterns", kind="teacher", model="test_efficientnet")

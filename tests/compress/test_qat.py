@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,6 @@ from tests.train.contexts import make_context
 STAGE = Stage(model=MODEL, weights="none", size=SIZE, epochs=1, lr=1e-3, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 HOW = Quantisation(epochs=1, lr=1e-5, batch=32, calibration=64, observers=("max",), start="always")
 RECIPE = Recipe("tiny", STAGE, STAGE, quantisation=HOW)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -43,11 +43,6 @@ X = torch.from_numpy(RNG.normal(size=(4, 3, 64, 64)).astype(np.float32))
 Y = torch.tensor([0, 1, 2, 3])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def network(name: str) -> nn.Module:
     """One with norms that do something, as after a training."""
     torch.manual_seed(0)

@@ -6,15 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from octc.store.runs import Run
 from tests.tiny_run import trained_run
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import octc
 from octc.cli._app.main import main
@@ -27,7 +26,6 @@ from tests.cli.verify_runs import made_pair
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    torch.set_num_threads(1)
     made = made_pair()
     shutil.copytree(made.path.parent, tmp_path / "runs")
     shutil.copytree(made.path.parent.parent / "patterns", tmp_path / "patterns")

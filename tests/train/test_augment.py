@@ -38,11 +38,15 @@ def test_a_picture_looks_the_same_in_every_batch_and_order() -> None:
 def test_bits_depend_on_no_batch_where_threads_share_out_its_pixels(threads: int) -> None:
     """Logits of a teacher are kept with the sum of what it was shown, in batches of its own: other bits are refused (E311)."""
     images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (7, 3, 211, 211)).astype(np.uint8))
-    torch.set_num_threads(threads)  # as it was again behind every test here
-    whole = views(images, list(range(7)))
-    for size in (1, 2, 4):
-        parts = torch.cat([views(images, list(range(i, min(i + size, 7)))) for i in range(0, 7, size)])
-        assert torch.equal(parts, whole), size
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        whole = views(images, list(range(7)))
+        for size in (1, 2, 4):
+            parts = torch.cat([views(images, list(range(i, min(i + size, 7)))) for i in range(0, 7, size)])
+            assert torch.equal(parts, whole), size
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_draws_differ_by_seed_epoch_and_picture_and_repeat_exactly() -> None:

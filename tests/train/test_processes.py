@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from octc.core.errors import OctcError
 from octc.train.loop import processes
-from octc.train.loop.processes import make_accelerator, named_failures
+from octc.train.loop.processes import make_accelerator, named_failures, processor_threads
 from octc.train.loop.state import read_state
 from tests.train.tiny import STAGE, facts, train
 
@@ -165,3 +165,19 @@ def test_a_gpu_is_chosen_where_it_is_named_by_number(device: str, chosen: list[i
     assert took == chosen
     with pytest.raises(OctcError, match="device cuda:2 is not available"):
         make_accelerator("cuda:2")
+
+
+@pytest.mark.parametrize(("together", "each"), [(1, 7), (2, 3), (8, 1)])
+def test_processes_share_the_threads_out_and_torch_has_its_own_again(
+    together: int, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that a notebook calls leaves torch as it found it, whatever ends it."""
+    monkeypatch.setattr(processes, "usable_threads", lambda: (7, "told"))
+    alone: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=together)
+    before = torch.get_num_threads()
+    with processor_threads(alone):
+        assert torch.get_num_threads() == each
+    assert torch.get_num_threads() == before
+    with pytest.raises(KeyboardInterrupt), processor_threads(alone):
+        raise KeyboardInterrupt
+    assert torch.get_num_threads() == before

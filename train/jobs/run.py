@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
@@ -22,7 +21,6 @@ from octc.datasets.base import Samples
 from octc.datasets.registry import find_root
 from octc.datasets.split import Split
 from octc.datasets.tree import has_file, has_folder
-from octc.machine.cpu import usable_threads
 from octc.schemas.training import SEED
 from octc.store.locations import image_root
 from octc.store.runs import Run, create_run, owning
@@ -47,7 +45,7 @@ from octc.train.jobs.teachers import (
 from octc.train.jobs.use import check_start, check_taught
 from octc.train.loop.checkpoint import Checkpoint, is_checkpoint
 from octc.train.loop.memory import keep_memory
-from octc.train.loop.processes import make_accelerator
+from octc.train.loop.processes import make_accelerator, processor_threads
 from octc.train.networks.lent import is_lent
 from octc.train.networks.weights import RANDOM, check_weights
 from octc.train.recipes.crossmodal import OTHER
@@ -424,10 +422,8 @@ def _owned(job: Job, run: Run, accelerator: Accelerator) -> Iterator[None]:
 
 def _work(job: Job, ready: Prepared, run: Run, place: Place) -> None:
     asked, options, accelerator = ready.asked, ready.asked.options, place.accelerator
-    if accelerator.device.type == "cpu":
-        torch.set_num_threads(max(1, usable_threads()[0] // max(1, accelerator.num_processes)))
     _status(run, accelerator, "running")
-    with StageProgress(job, run, accelerator) as shown:
+    with processor_threads(accelerator), StageProgress(job, run, accelerator) as shown:
         context = Context(
             run=run,
             root=place.samples.root,

@@ -17,6 +17,7 @@ from torch import distributed, nn
 
 from octc.core.errors import OctcError, first_line
 from octc.imaging.preprocess import Preprocess
+from octc.machine.cpu import usable_threads
 from octc.train.loop.evaluate import logits_of
 
 # how torch's backends say that another process is gone
@@ -65,6 +66,20 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
         text = f"{wanted} processes were started, and this one sees {accelerator.num_processes}"
         raise OctcError("OCT-E903", text, hint="--device cpu, or torchrun with one process a GPU")
     return accelerator
+
+
+@contextmanager
+def processor_threads(accelerator: Accelerator) -> Iterator[None]:
+    """On a CPU, torch computes here with all usable threads, shared out among the processes; then with as many as before."""
+    if accelerator.device.type != "cpu":
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, usable_threads()[0] // accelerator.num_processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _take_gpu(device: str) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from octc.cli._app.main import main
 from octc.core.errors import OctcError
@@ -33,10 +31,8 @@ SMALL = {"name": "a", "model": "test_resnet", "size": 32, "weights": "none"}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """patterns/, runs/ with two teachers, and a candidate."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     base = tmp_path_factory.mktemp("again")
     write_patterns(base / "patterns", patients=6, images=2)
     digest = scan_folder(base / "patterns", None).digest
@@ -46,8 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             protocol="clean",
         )  # fmt: skip
     (base / "candidates.json").write_text(json.dumps({"candidates": [SMALL]}))
-    yield base
-    torch.set_num_threads(threads)
+    return base
 
 
 def prepared(place: Path, runs: Path, **options: Any) -> job.Ready:
