@@ -27,9 +27,20 @@ from timm.layers.activations import Sigmoid, Swish
 from torch import fx, nn
 from torch.nn import functional
 
-from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, QuantConv2d
-from octc.compress.lowest import SIGMOID_CALLS, is_one, set_lowest
-from octc.compress.trace import HINT, PLAIN, calls_module, check_same, set_module, trace_folded
+from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, OnGrid, QuantConv2d
+from octc.compress.linear import as_convolutions
+from octc.compress.lowest import PRODUCTS, SIGMOID_CALLS, is_one, set_lowest
+from octc.compress.trace import (
+    HINT,
+    PLAIN,
+    ChannelAffine,
+    calls_module,
+    check_same,
+    computes_as,
+    give_shapes,
+    set_module,
+    trace_folded,
+)
 from octc.core.errors import OctcError, first_line
 from octc.train.networks.macs import count_macs
 
@@ -43,6 +54,16 @@ SIGMOIDS = (nn.Sigmoid, Sigmoid)
 SILUS = (nn.SiLU, Swish)
 SMOOTH, SMOOTH_CALLS = (*SILUS, nn.Hardswish), (*SILU_CALLS, functional.hardswish)
 POOLS = (nn.MaxPool2d,)
+MOVES = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+MOVE_METHODS = (
+    "chunk", "contiguous", "flatten", "flip", "permute", "reshape", "split", "squeeze", "transpose", "unbind", "unflatten",
+    "unsqueeze", "view",
+)  # fmt: skip
+MOVE_CALLS = (
+    torch.chunk, torch.flatten, torch.flip, torch.permute, torch.reshape, torch.split, torch.squeeze, torch.transpose,
+    torch.unbind, torch.unflatten, torch.unsqueeze, torch.channel_shuffle, functional.pixel_shuffle,
+    functional.pixel_unshuffle, operator.getitem,
+)  # fmt: skip
 
 
 def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = (), placement: str = ENGINES) -> fx.GraphModule:
@@ -59,7 +80,7 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
     if placement not in PLACEMENTS:
         text = f"unknown placement of quantisers {placement!r}"
         raise OctcError("OCT-E104", text, hint=f"one of: {', '.join(PLACEMENTS)}", place="placement")
-    module = trace_folded(model, size, whole)
+    module = _traced(model, size, whole)
     convs = [node for node in module.graph.nodes if _is_spatial_conv(module, node)]
     if placement == XNNPACK:
         convs = [node for node in module.graph.nodes if _is_conv(module, node) and _leads_to(node, set(convs))]
@@ -89,6 +110,14 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
         raise OctcError("OCT-E404", text, hint=HINT) from error
     module.recompile()
     _check_apart(copy.deepcopy(model).cpu().eval(), module, size)
+    return module
+
+
+def _traced(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]) -> fx.GraphModule:
+    """The folded graph, with linear layers of maps and tokens as convolutions."""
+    module = trace_folded(model, size, whole)
+    if as_convolutions(module, whole):
+        give_shapes(model, module, size)
     return module
 
 
@@ -183,7 +212,10 @@ def _split_silus(module: fx.GraphModule) -> None:
 
 
 def _quantise_all(module: fx.GraphModule, convs: set[fx.Node]) -> None:
-    """Insert a quantiser behind every operator whose result is a map or leads to a convolution."""
+    """Insert a quantiser behind every operator that has an INT8 kernel, or whose result one reads, up to the last map.
+
+    What only moves values on a grid leaves them on it, and has none.
+    """
     for node in [n for n in module.graph.nodes if _computes(module, n)]:
         found = node.meta.get("tensor_meta")
         shape = getattr(found, "shape", ())
@@ -193,6 +225,8 @@ def _quantise_all(module: fx.GraphModule, convs: set[fx.Node]) -> None:
         fused = (*RECTIFIERS, *POOLS)
         if len(followers) == 1 and is_one(module, followers[0], fused, RECTIFIER_CALLS):
             continue  # the rectifier is part of this operator, and a pool of maxima takes codes as they are
+        if _moves_codes(module, node) or not any(_has_kernel(module, one) for one in (node, *_behind_moves(module, node))):
+            continue
         if any(user in convs for user in followers):
             kind = "input"
         else:
@@ -200,6 +234,48 @@ def _quantise_all(module: fx.GraphModule, convs: set[fx.Node]) -> None:
         name = f"quant_{kind}_{node.name}"
         module.add_submodule(name, ActivationQuantiser(kind))
         _insert_behind(module, node, name)
+
+
+def _is_move(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node gives values of its first input, and computes none."""
+    if node.op == "call_module":
+        return computes_as(module.get_submodule(str(node.target)), MOVES)
+    known: tuple[Any, ...] = MOVE_METHODS if node.op == "call_method" else MOVE_CALLS
+    return node.op in ("call_method", "call_function") and node.target in known
+
+
+def _moves_codes(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node only moves values that a quantiser has put on its grid."""
+    while _is_move(module, node) and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+        if calls_module(module, node, OnGrid):
+            return True
+    return False
+
+
+def _behind_moves(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """What computes with a node's result, moved or not."""
+    found, waiting = [], list(node.users)
+    while waiting:
+        user = waiting.pop()
+        if _is_move(module, user):
+            waiting += list(user.users)
+        else:
+            found.append(user)
+    return found
+
+
+def _has_kernel(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether LiteRT's file computes a node in INT8 where what it reads is quantised."""
+    if _is_addition(node) or (node.op == "call_function" and node.target in PRODUCTS):
+        return sum(isinstance(one, fx.Node) and one.op != "get_attr" for one in node.args) > 1
+    if node.op == "call_function" and node.target is torch.cat:
+        return True
+    if node.op in ("call_method", "call_function") and node.target in ("mean", torch.mean, functional.adaptive_avg_pool2d):
+        return True
+    kinds = (QuantConv2d, *RECTIFIERS, *SIGMOIDS, nn.Hardswish, *POOLS, nn.AdaptiveAvgPool2d, nn.AvgPool2d, ChannelAffine)
+    calls = (*RECTIFIER_CALLS, *SIGMOID_CALLS, functional.hardswish, functional.max_pool2d, functional.avg_pool2d)
+    return is_one(module, node, kinds, calls) or (node.op == "call_method" and node.target in ("sigmoid", "relu", "relu_"))
 
 
 def _insert_behind(module: fx.GraphModule, node: fx.Node, name: str) -> None:

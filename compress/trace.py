@@ -128,7 +128,7 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
             module.graph.erase_node(node)
     module.delete_all_unused_submodules()
     module.recompile()
-    _propagate(model, module, size)
+    give_shapes(model, module, size)
     check_same(plain, module, size, BATCHES if tracer.specialised else (2,))
     return module
 
@@ -235,7 +235,7 @@ def _as_affine(module: fx.GraphModule, node: fx.Node, norm: nn.Module, activatio
     module.graph.erase_node(node)
 
 
-def _propagate(model: nn.Module, module: fx.GraphModule, size: int) -> None:
+def give_shapes(model: nn.Module, module: fx.GraphModule, size: int) -> None:
     """Give every node its shape, at no less than `SMALLEST` pixels where the network takes them."""
     weights = next(module.parameters(), torch.zeros(()))
     reason = Exception()

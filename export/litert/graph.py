@@ -13,10 +13,17 @@ Array = npt.NDArray[Any]
 
 # operator -> version in the schema for float and for INT8 tensors (tensorflow/lite/tools/versioning/op_version.cc)
 VERSIONS: Mapping[str, tuple[int, int]] = {
-    "ADD": (1, 2), "AVERAGE_POOL_2D": (1, 2), "CAST": (1, 1), "CONCATENATION": (1, 2), "CONV_2D": (1, 3),
-    "DEPTHWISE_CONV_2D": (1, 3), "DEQUANTIZE": (1, 2), "FULLY_CONNECTED": (1, 4), "HARD_SWISH": (1, 1), "LOGISTIC": (1, 2),
-    "MAX_POOL_2D": (1, 2), "MEAN": (1, 2), "MUL": (1, 2), "PAD": (1, 2), "PADV2": (1, 2), "QUANTIZE": (1, 2), "RELU": (1, 2),
-    "RELU6": (1, 2), "RESHAPE": (1, 1), "SUB": (1, 2), "TRANSPOSE": (1, 2),
+    "ABS": (1, 1), "ADD": (1, 2), "AVERAGE_POOL_2D": (1, 2), "BATCH_MATMUL": (1, 2), "CAST": (1, 1), "CONCATENATION": (1, 2),
+    "CONV_2D": (1, 3), "COS": (1, 1), "DEPTHWISE_CONV_2D": (1, 3), "DEQUANTIZE": (1, 2), "DIV": (1, 2), "ELU": (1, 1),
+    "EQUAL": (1, 2), "EXP": (1, 2), "FLOOR": (1, 1), "FULLY_CONNECTED": (1, 4), "GATHER": (1, 2), "GELU": (1, 2),
+    "GREATER": (1, 2), "GREATER_EQUAL": (1, 2), "HARD_SWISH": (1, 1), "LEAKY_RELU": (1, 2), "LESS": (1, 2),
+    "LESS_EQUAL": (1, 2), "LOG": (1, 2), "LOGISTIC": (1, 2), "LOG_SOFTMAX": (1, 2), "MAXIMUM": (1, 2), "MAX_POOL_2D": (1, 2),
+    "MEAN": (1, 2), "MINIMUM": (1, 2), "MIRROR_PAD": (1, 2), "MUL": (1, 2), "NEG": (1, 1), "PAD": (1, 2), "PADV2": (1, 2),
+    "POW": (1, 1), "PRELU": (1, 1), "QUANTIZE": (1, 2), "REDUCE_MAX": (1, 2), "REDUCE_MIN": (1, 2), "RELU": (1, 2),
+    "RELU6": (1, 2), "RESHAPE": (1, 1), "RESIZE_BILINEAR": (3, 3), "RESIZE_NEAREST_NEIGHBOR": (3, 3), "ROUND": (1, 1),
+    "RSQRT": (1, 2), "SELECT_V2": (1, 1), "SIN": (1, 1), "SOFTMAX": (1, 2), "SQRT": (1, 1), "SQUARE": (1, 1),
+    "SQUARED_DIFFERENCE": (1, 2), "STRIDED_SLICE": (1, 2), "SUB": (1, 2), "SUM": (1, 2), "TANH": (1, 2), "TILE": (1, 1),
+    "TRANSPOSE": (1, 2),
 }  # fmt: skip
 
 

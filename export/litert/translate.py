@@ -3,27 +3,27 @@
 An operator whose inputs are quantised and whose result is read by one QuantizeLinear alone becomes an INT8 operator with that
 quantiser on its output; every other one computes in float between DEQUANTIZE and QUANTIZE. Codes of weights are the file's own,
 bit for bit; uint8 activations become int8 by moving code and zero-point by 128. Biases are int32 with the scale of the product.
+What only moves values (`moves`) takes codes as they are; what LiteRT has no INT8 kernel for is in `floats`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper, shape_inference
+from onnx import helper, numpy_helper
 
-from octc.core.errors import OctcError
-from octc.export.litert.graph import Array, Graph, Operation, Scales, Tensor, constant
+from octc.export.litert import floats, moves
+from octc.export.litert.graph import Array, Graph, Scales, Tensor, constant
+from octc.export.litert.state import NONE, RELU, State, attributes, refused
 
-HINT = "octc export --target onnx"
 LARGEST_BIAS = 2.0**30  # codes
 GATE = Scales((1 / 256,), -128)  # the only one that LOGISTIC gives
 SAME, VALID = 0, 1  # Padding of the schema
-NONE, RELU, RELU6 = 0, 1, 3  # ActivationFunctionType of the schema
-TYPES = {"float32": 0, "uint8": 3}  # TensorType of the schema
+TYPES = {"float32": 0, "int32": 2, "uint8": 3, "bool": 6}  # TensorType of the schema
 Pair = tuple[int, int]
 
 
@@ -33,19 +33,49 @@ def translate(proto: onnx.ModelProto) -> Graph:
     Raises:
         OctcError: E407 an operator, or a form of it, that is not translated.
     """
-    return _Translation(_of_one_image(proto)).run()
-
-
-def _of_one_image(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with batch 1 and all shapes known; what stands behind a pool of maxima is quantised before it too."""
     single = onnx.ModelProto()
     single.CopyFrom(proto)
     _quantise_before_pools(single.graph)
-    for value in single.graph.input:
-        value.type.tensor_type.shape.dim[0].dim_value = 1
-    for value in single.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    return shape_inference.infer_shapes(single, strict_mode=True, data_prop=True)
+    _lines_as_maps(single.graph)
+    it = State(single)
+    for node in it.nodes:
+        if node.output[0] in it.done:
+            continue
+        if node.op_type not in OPERATORS:
+            raise refused(node, "there is no such operator in what octc writes for LiteRT")
+        OPERATORS[node.op_type](it, node)
+    (name,) = it.outputs
+    return Graph(it.source, it.value(name), it.operations)
+
+
+def _lines_as_maps(graph: onnx.GraphProto) -> None:
+    """A convolution or pool along one axis becomes one of a map of one row."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        weight = constants.get(node.input[1]) if node.op_type == "Conv" and len(node.input) > 1 else None
+        known = attributes(node)
+        line = node.op_type in ("MaxPool", "AveragePool") and len(known["kernel_shape"]) == 1
+        if not line and (weight is None or len(weight.dims) != 3):
+            nodes.append(node)
+            continue
+        name = node.output[0]
+        graph.initializer.append(numpy_helper.from_array(np.int64([2]), f"{name}/row"))
+        nodes.append(helper.make_node("Unsqueeze", [node.input[0], f"{name}/row"], [f"{name}/above"]))
+        given = [f"{name}/above", *node.input[1:]]
+        if weight is not None:
+            wide = numpy_helper.to_array(weight)[:, :, None, :]
+            graph.initializer.append(numpy_helper.from_array(wide, f"{name}/weight"))
+            given[1] = f"{name}/weight"
+        for key, one in (("kernel_shape", 1), ("strides", 1), ("dilations", 1)):
+            known |= {key: [one, *known[key]]} if known.get(key) else {}
+        if pads := known.get("pads"):
+            known["pads"] = [0, pads[0], 0, pads[1]]
+        nodes.append(helper.make_node(node.op_type, given, [f"{name}/map"], **known))
+        nodes.append(helper.make_node("Squeeze", [f"{name}/map", f"{name}/row"], [name]))
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _quantise_before_pools(graph: onnx.GraphProto) -> None:
@@ -59,163 +89,39 @@ def _quantise_before_pools(graph: onnx.GraphProto) -> None:
         behind = readers[node.output[0]]
         if node.op_type == "MaxPool" and len(behind) == 1 and behind[0].op_type == "QuantizeLinear":
             source, (_, scale, zero) = node.input[0], behind[0].input
-            codes, floats = f"{node.output[0]}/before/codes", f"{node.output[0]}/before"
+            codes, back = f"{node.output[0]}/before/codes", f"{node.output[0]}/before"
             nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [codes]))
-            nodes.append(helper.make_node("DequantizeLinear", [codes, scale, zero], [floats]))
-            node.input[0] = floats
+            nodes.append(helper.make_node("DequantizeLinear", [codes, scale, zero], [back]))
+            node.input[0] = back
         nodes.append(node)
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(kept)
 
 
-def refused(node: onnx.NodeProto, why: str) -> OctcError:
-    """What cannot be written for LiteRT (E407)."""
-    return OctcError("OCT-E407", f"LiteRT: {node.op_type} {node.output[0]}: {why}", hint=HINT, place=node.output[0])
-
-
-class _Translation:
-    """The state of one translation. values: what stands for a float value of ONNX; codes: its quantised form, if it has one."""
-
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        graph = proto.graph
-        self.nodes = list(graph.node)
-        self.constants: dict[str, Array] = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-        typed = [*graph.value_info, *graph.input, *graph.output]
-        self.shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in typed}
-        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in self.nodes:
-            for name in node.input:
-                self.readers[name].append(node)
-        self.values: dict[str, Tensor] = {}
-        self.codes: dict[str, Tensor] = {}
-        self.weights: dict[str, tuple[Array, Array]] = {}
-        self.done: set[str] = set()  # outputs of nodes that are part of another operator
-        self.outputs = {value.name for value in graph.output}
-        (image,) = [v for v in graph.input if v.name not in self.constants]
-        self.source = Tensor(image.name, channels_last(self.shapes[image.name]), "uint8")
-        self.values[image.name] = self.source
-        self.operations: list[Operation] = []
-
-    def run(self) -> Graph:
-        for node in self.nodes:
-            if node.output[0] in self.done:
-                continue
-            if node.op_type not in OPERATORS:
-                raise refused(node, "there is no such operator in what octc writes for LiteRT")
-            OPERATORS[node.op_type](self, node)
-        (name,) = self.outputs
-        return Graph(self.source, self.value(name), self.operations)
-
-    # values
-
-    def value(self, name: str) -> Tensor:
-        """A float tensor; what is there in codes alone is dequantised, once."""
-        if name not in self.values and name in self.constants:
-            data = self.constants[name]
-            self.values[name] = constant(name, np.transpose(data, (0, 2, 3, 1)) if data.ndim == 4 else data, str(data.dtype))
-        if name not in self.values:
-            made = Tensor(f"{name}/float", self.codes[name].shape)
-            self.add("DEQUANTIZE", (self.codes[name],), made)
-            self.values[name] = made
-        return self.values[name]
-
-    def shape(self, node: onnx.NodeProto) -> tuple[int, ...]:
-        return channels_last(self.shapes[node.output[0]])
-
-    def add(self, kind: str, inputs: tuple[Tensor, ...], output: Tensor, **options: Any) -> None:
-        self.operations.append(Operation(kind, inputs, output, options))
-
-    def only_reader(self, name: str) -> onnx.NodeProto | None:
-        """The one node that reads a value, if one does and it is no output of the graph."""
-        found = self.readers[name]
-        return found[0] if len(found) == 1 and name not in self.outputs else None
-
-    # quantisers
-
-    def scales(self, node: onnx.NodeProto) -> Scales:
-        scale, zero = self.constants[node.input[1]], self.constants[node.input[2]]
-        if scale.size != 1:
-            raise refused(node, "activations with several scales")
-        return Scales((float(scale.reshape(())),), int(zero.reshape(())) - (128 if zero.dtype == np.uint8 else 0))
-
-    def quantised(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
-        """The tensor of codes of a value that one QuantizeLinear alone reads; that node is then part of the operator."""
-        node = self.only_reader(name)
-        if node is None or node.op_type != "QuantizeLinear":
-            return None
-        made = Tensor(f"{name}/codes", shape, "int8", self.scales(node))
-        self.done.add(node.output[0])
-        self.dequantised(node, made)
-        return made
-
-    def dequantised(self, node: onnx.NodeProto, codes: Tensor) -> None:
-        """What every DequantizeLinear behind a QuantizeLinear gives is known by its codes."""
-        for reader in self.readers[node.output[0]]:
-            if reader.op_type != "DequantizeLinear":
-                raise refused(reader, "an operator of ONNX that reads codes")
-            self.codes[reader.output[0]] = codes
-            self.done.add(reader.output[0])
-
-    def result(self, node: onnx.NodeProto, *, int8: bool, activation: bool = False) -> tuple[Tensor, int]:
-        """The tensor that an operator writes, and the activation that is part of it.
-
-        int8: the operator can write codes (all its inputs are codes). activation: it can end in a rectifier.
-        """
-        name, shape, fused = node.output[0], self.shape(node), NONE
-        reader = self.only_reader(name) if activation else None
-        if reader is not None and (kind := self.rectifier(reader)):
-            fused, name = kind, reader.output[0]
-            self.done.add(name)
-        made = self.quantised(name, shape) if int8 else None
-        if made is None:
-            made = self.values[name] = Tensor(name, shape)
-        return made, fused
-
-    def rectifier(self, node: onnx.NodeProto) -> int:
-        if node.op_type == "Relu":
-            return RELU
-        if node.op_type == "Clip":
-            bounds = [self.constants.get(name) for name in node.input[1:]]
-            known = [None if bound is None else float(bound.reshape(())) for bound in bounds]
-            return RELU6 if known == [0.0, 6.0] else NONE
-        return NONE
-
-    def inputs(self, node: onnx.NodeProto, *, int8: bool = True) -> tuple[tuple[Tensor, ...], bool]:
-        """All inputs as codes where all are and one QuantizeLinear reads what comes of them, else as floats."""
-        if int8 and all(name in self.codes for name in node.input):
-            return tuple(self.codes[name] for name in node.input), True
-        return tuple(self.value(name) for name in node.input), False
-
-    def ends_in_codes(self, node: onnx.NodeProto, *, activation: bool = False) -> Scales | None:
-        """The scales behind a node (and the rectifier that it can take up), where its result is quantised."""
-        reader = self.only_reader(node.output[0])
-        if activation and reader is not None and self.rectifier(reader):
-            reader = self.only_reader(reader.output[0])
-        return self.scales(reader) if reader is not None and reader.op_type == "QuantizeLinear" else None
-
-
 # operators: (translation, node); each adds what it needs
 
 
-def _quantize(it: _Translation, node: onnx.NodeProto) -> None:
+def _quantize(it: State, node: onnx.NodeProto) -> None:
     source = it.codes.get(node.input[0]) or it.value(node.input[0])
     codes = Tensor(f"{node.input[0]}/codes/{node.output[0]}", source.shape, "int8", it.scales(node))
     it.add("QUANTIZE", (source,), codes)
     it.dequantised(node, codes)
 
 
-def _dequantize(it: _Translation, node: onnx.NodeProto) -> None:
+def _dequantize(it: State, node: onnx.NodeProto) -> None:
     """Of weights: codes of activations are met behind their QuantizeLinear."""
     if node.input[0] not in it.constants:
         raise refused(node, "codes that no QuantizeLinear made")
     it.weights[node.output[0]] = it.constants[node.input[0]], np.atleast_1d(it.constants[node.input[1]])
 
 
-def _conv(it: _Translation, node: onnx.NodeProto) -> None:
+def _conv(it: State, node: onnx.NodeProto) -> None:
     known = attributes(node)
     name, group = node.input[1], int(known.get("group", 1))
     codes, scale = it.weights.get(name, (None, None))
+    if codes is None and any(one not in it.constants for one in node.input[1:] if one):
+        raise refused(node, "weights that are computed from the image")
     weight = it.constants[name] if codes is None else codes
     bias = it.constants[node.input[2]].astype(np.float64) if len(node.input) > 2 else np.zeros(len(weight))
     channels = it.shapes[node.input[0]][1]
@@ -260,7 +166,7 @@ def _int8_weights(
 
 
 def _float_weights(
-    it: _Translation, name: str, weight: Array, scale: Array | None, bias: Array, form: tuple[int, tuple[int, ...]]
+    it: State, name: str, weight: Array, scale: Array | None, bias: Array, form: tuple[int, tuple[int, ...]]
 ) -> tuple[Tensor, Tensor]:
     """Weights of a convolution that computes in float; codes stay codes in the file, and are dequantised when it is loaded."""
     axis, order = form
@@ -275,7 +181,7 @@ def _float_weights(
 
 
 def padded(
-    it: _Translation, node: onnx.NodeProto, source: Tensor, kernel: Pair, strides: Pair, dilations: Pair = (1, 1)
+    it: State, node: onnx.NodeProto, source: Tensor, kernel: Pair, strides: Pair, dilations: Pair = (1, 1)
 ) -> tuple[Tensor, int]:
     """The source and the kind of padding; where ONNX's numbers are neither of LiteRT's two, the source is padded before."""
     known = attributes(node)
@@ -289,20 +195,20 @@ def padded(
     if not any((top, left, bottom, right)) and all((n - k) // s + 1 == o for n, k, s, o, _ in whole):
         return source, VALID
     same = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s, *_ in whole]
-    if all(
-        -(-n // s) == o and a == total // 2 and (b == total - total // 2 or node.op_type == "AveragePool")
+    mean = node.op_type == "AveragePool"
+    counted = mean and bool(known.get("count_include_pad", 0)) and any((top, left, bottom, right))
+    if not counted and all(
+        -(-n // s) == o and a == total // 2 and (b == total - total // 2 or mean)
         for (n, _, s, o, (a, b)), total in zip(whole, same, strict=True)
     ):
         return source, SAME
     needed = [(a, max((o - 1) * s + k - n - a, 0)) for n, k, s, o, (a, _) in whole]  # what no window reaches is left out
-    if any(extra > given for (_, extra), (_, given) in zip(needed, sides, strict=True)):
-        raise refused(node, f"pads {[top, left, bottom, right]} with ceil_mode")
-    if node.op_type == "AveragePool" and not known.get("count_include_pad", 0):
-        raise refused(node, f"pads {[top, left, bottom, right]} that the mean leaves out")
+    if node.op_type == "Conv" and any(extra > given for (_, extra), (_, given) in zip(needed, sides, strict=True)):
+        raise refused(node, f"pads {[top, left, bottom, right]} that windows leave")
     return _pad(it, node, source, needed), VALID
 
 
-def _pad(it: _Translation, node: onnx.NodeProto, source: Tensor, sides: list[Pair]) -> Tensor:
+def _pad(it: State, node: onnx.NodeProto, source: Tensor, sides: list[Pair]) -> Tensor:
     (top, bottom), (left, right) = sides
     n, h, w, c = source.shape
     made = Tensor(f"{node.output[0]}/padded", (n, h + top + bottom, w + left + right, c), source.type, source.scales)
@@ -316,27 +222,53 @@ def _pad(it: _Translation, node: onnx.NodeProto, source: Tensor, sides: list[Pai
     return made
 
 
-def _pool(it: _Translation, node: onnx.NodeProto) -> None:
+def _pool(it: State, node: onnx.NodeProto) -> None:
     """In codes only where both sides have one scale, as LiteRT's kernels ask for."""
     known = attributes(node)
     kernel, strides = tuple(known["kernel_shape"]), _pair(known, "strides")
     if len(kernel) != 2 or _pair(known, "dilations") != (1, 1):
         raise refused(node, "a pool of another form than two dimensions without dilation")
-    codes = it.codes.get(node.input[0])
+    codes, parts = it.codes.get(node.input[0]), None
+    before = it.shapes[node.input[0]][2:]
     int8 = codes is not None and it.ends_in_codes(node) == codes.scales
     source = codes if int8 and codes is not None else it.value(node.input[0])
     source, padding = padded(it, node, source, (kernel[0], kernel[1]), strides)
+    if node.op_type == "AveragePool" and padding == VALID:
+        parts = _counted(before, known, kernel, strides, it.shape(node)[1:3])
+        if parts is not None and int8:
+            int8, (source, padding) = False, padded(it, node, it.value(node.input[0]), (kernel[0], kernel[1]), strides)
     out, _ = it.result(node, int8=int8)
     options = {"padding": padding, "strideH": strides[0], "strideW": strides[1]}
-    kind = "MAX_POOL_2D" if node.op_type == "MaxPool" else "AVERAGE_POOL_2D"
-    it.add(kind, (source,), out, filterHeight=kernel[0], filterWidth=kernel[1], **options)
+    options |= {"filterHeight": kernel[0], "filterWidth": kernel[1]}
+    if node.op_type == "MaxPool" or parts is None:
+        it.add("MAX_POOL_2D" if node.op_type == "MaxPool" else "AVERAGE_POOL_2D", (source,), out, **options)
+        return
+    means = it.emit("AVERAGE_POOL_2D", (source,), out.shape, f"{out.name}/means", **options)
+    it.add("MUL", (means, constant(f"{out.name}/counted", parts)), out, fusedActivationFunction=NONE)
 
 
-def _mean(it: _Translation, node: onnx.NodeProto) -> None:
+def _counted(
+    before: Sequence[int], known: dict[str, Any], kernel: Sequence[int], strides: Pair, after: Sequence[int]
+) -> Array | None:  # fmt: skip
+    """float32 [1, H, W, 1]: places of a window by those that its mean is of, where one is not of all; None: all are."""
+    pads, include = known.get("pads") or [0] * 4, bool(known.get("count_include_pad", 0))
+    rows = []
+    for k in range(2):
+        starts = np.arange(after[k]) * strides[k] - pads[k]
+        low, high = (-pads[k], before[k] + pads[k + 2]) if include else (0, before[k])
+        rows.append(kernel[k] / (np.minimum(starts + kernel[k], high) - np.maximum(starts, low)))
+    found = np.outer(*rows)
+    return None if (found == 1).all() else found.reshape(1, *found.shape, 1).astype(np.float32)
+
+
+def _mean(it: State, node: onnx.NodeProto) -> None:
     shape = it.shapes[node.input[0]]
-    axes = [2, 3] if node.op_type == "GlobalAveragePool" else it.constants[node.input[1]].reshape(-1).tolist()
+    axes = [2, 3] if node.op_type == "GlobalAveragePool" else []
+    if not axes and len(node.input) > 1 and node.input[1]:
+        axes = it.constants[node.input[1]].reshape(-1).tolist()
     if len(shape) != 4 or sorted(a % 4 for a in axes) != [2, 3]:
-        raise refused(node, f"a mean over axes {axes} of {len(shape)}")
+        floats.reduced("MEAN", it, node)
+        return
     keep = node.op_type == "GlobalAveragePool" or bool(attributes(node).get("keepdims", 1))
     int8 = node.input[0] in it.codes and it.ends_in_codes(node) is not None
     source = it.codes[node.input[0]] if int8 else it.value(node.input[0])
@@ -344,83 +276,73 @@ def _mean(it: _Translation, node: onnx.NodeProto) -> None:
     it.add("MEAN", (source, constant(f"{node.output[0]}/axes", [1, 2], "int32")), out, keepDims=keep)
 
 
-def _binary(it: _Translation, node: onnx.NodeProto) -> None:
+def _largest(it: State, node: onnx.NodeProto) -> None:
+    source, out = it.value(node.input[0]), it.shape(node)
+    axes = constant(f"{node.output[0]}/axes", list(range(1, len(out) - 1)), "int32")
+    if len(out) != 4:
+        raise refused(node, f"a map of {len(out)} axes")
+    it.values[node.output[0]] = it.emit("REDUCE_MAX", (source, axes), out, node.output[0], keepDims=True)
+
+
+def _binary(it: State, node: onnx.NodeProto) -> None:
     kind = {"Add": "ADD", "Mul": "MUL", "Sub": "SUB"}[node.op_type]
     inputs, int8 = it.inputs(node, int8=kind != "SUB" and it.ends_in_codes(node, activation=True) is not None)
-    out, activation = it.result(node, int8=int8, activation=True)
-    it.add(kind, inputs, out, fusedActivationFunction=activation)
+    if int8:
+        out, activation = it.result(node, int8=True, activation=True)
+        it.add(kind, inputs, out, fusedActivationFunction=activation)
+        return
+    parts, order = floats.common(it, node)
+    name, fused = node.output[0], NONE
+    reader = it.only_reader(name)
+    if reader is not None and (fused := it.rectifier(reader)):
+        it.done.add(reader.output[0])
+        name = reader.output[0]
+    shape = [it.shapes[name][axis] for axis in order]
+    moves.keep(it, name, it.emit(kind, tuple(parts), shape, name, fusedActivationFunction=fused), order)
 
 
-def _sigmoid(it: _Translation, node: onnx.NodeProto) -> None:
+def _sigmoid(it: State, node: onnx.NodeProto) -> None:
     inputs, int8 = it.inputs(node, int8=it.ends_in_codes(node) == GATE)
     out, _ = it.result(node, int8=int8)
     it.add("LOGISTIC", inputs, out)
 
 
-def _hard_swish(it: _Translation, node: onnx.NodeProto) -> None:
+def _hard_swish(it: State, node: onnx.NodeProto) -> None:
     inputs, int8 = it.inputs(node, int8=it.ends_in_codes(node) is not None)
     out, _ = it.result(node, int8=int8)
     it.add("HARD_SWISH", inputs, out)
 
 
-def _rectify(it: _Translation, node: onnx.NodeProto) -> None:
+def _rectify(it: State, node: onnx.NodeProto) -> None:
     kind = it.rectifier(node)
     if kind == NONE:
-        raise refused(node, "bounds other than 0 and 6")
-    out, _ = it.result(node, int8=False)
-    it.add("RELU" if kind == RELU else "RELU6", (it.value(node.input[0]),), out)
+        floats.clip(it, node)
+    else:
+        floats.unary("RELU" if kind == RELU else "RELU6", it, node)
 
 
-def _concat(it: _Translation, node: onnx.NodeProto) -> None:
-    rank, axis = len(it.shapes[node.output[0]]), attributes(node)["axis"]
-    behind = it.ends_in_codes(node)
-    inputs, int8 = it.inputs(node, int8=all(n in it.codes and it.codes[n].scales == behind for n in node.input))
-    out, _ = it.result(node, int8=int8)
-    it.add("CONCATENATION", inputs, out, axis=(0, 3, 1, 2)[axis % rank] if rank == 4 else axis % rank)
-
-
-def _reshape(it: _Translation, node: onnx.NodeProto) -> None:
-    """Of a map to a row: where it is larger than 1 x 1, its values are put into ONNX's order first."""
-    source, out = it.value(node.input[0]), it.shape(node)
-    if len(out) != 2 or len(source.shape) not in (2, 4):
-        raise refused(node, f"from {len(source.shape)} to {len(out)} dimensions")
-    if len(source.shape) == 4 and source.shape[1] * source.shape[2] > 1:
-        n, h, w, c = source.shape
-        moved = Tensor(f"{node.output[0]}/moved", (n, c, h, w))
-        it.add("TRANSPOSE", (source, constant(f"{node.output[0]}/order", [0, 3, 1, 2], "int32")), moved)
-        source = moved
-    made = it.values[node.output[0]] = Tensor(node.output[0], out)
-    row = [-1, out[1]]
-    it.add("RESHAPE", (source, constant(f"{node.output[0]}/shape", row, "int32")), made, newShape=row)
-
-
-def _gemm(it: _Translation, node: onnx.NodeProto) -> None:
+def _gemm(it: State, node: onnx.NodeProto) -> None:
     known = attributes(node)
     weight = it.constants.get(node.input[1])
-    plain = known.get("alpha", 1.0) == 1.0 and known.get("beta", 1.0) == 1.0 and not known.get("transA", 0)
-    if weight is None or not plain or it.shapes[node.input[0]][0] != 1:
+    bias = it.constants.get(node.input[2]) if len(node.input) > 2 else np.float32(0)
+    if weight is None or bias is None or known.get("transA", 0) or np.asarray(bias).shape[:-1] not in ((), (1,)):
         raise refused(node, "a matrix product of another form than rows times constant weights")
-    weight = weight if known.get("transB", 0) else weight.T
-    bias = it.constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight))
+    weight = (weight if known.get("transB", 0) else weight.T) * np.float32(known.get("alpha", 1.0))
+    bias = np.asarray(bias) * np.float32(known.get("beta", 1.0))
     out, activation = it.result(node, int8=False, activation=True)
     parts = constant(node.input[1], weight), constant(f"{node.input[1]}/bias", np.broadcast_to(bias.reshape(-1), len(weight)))
     it.add("FULLY_CONNECTED", (it.value(node.input[0]), *parts), out, fusedActivationFunction=activation)
 
 
-def _cast(it: _Translation, node: onnx.NodeProto) -> None:
+def _cast(it: State, node: onnx.NodeProto) -> None:
     source = it.value(node.input[0])
+    if source.type == "float32" and attributes(node)["to"] == onnx.TensorProto.FLOAT:
+        moves.same(it, node)
+        return
     if source.type not in TYPES or attributes(node)["to"] != onnx.TensorProto.FLOAT:
         raise refused(node, f"from {source.type}")
     out, _ = it.result(node, int8=False)
     it.add("CAST", (source,), out, inDataType=TYPES[source.type], outDataType=TYPES["float32"])
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
-
-
-def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else shape
 
 
 def _pair(known: dict[str, Any], name: str) -> Pair:
@@ -428,9 +350,9 @@ def _pair(known: dict[str, Any], name: str) -> Pair:
     return first, second
 
 
-OPERATORS: dict[str, Callable[[_Translation, onnx.NodeProto], None]] = {
-    "Add": _binary, "AveragePool": _pool, "Cast": _cast, "Clip": _rectify, "Concat": _concat, "Conv": _conv,
-    "DequantizeLinear": _dequantize, "Flatten": _reshape, "Gemm": _gemm, "GlobalAveragePool": _mean, "HardSwish": _hard_swish,
-    "MaxPool": _pool, "Mul": _binary, "QuantizeLinear": _quantize, "ReduceMean": _mean, "Relu": _rectify, "Reshape": _reshape,
-    "Sigmoid": _sigmoid, "Sub": _binary,
+OPERATORS: dict[str, Callable[[Any, onnx.NodeProto], None]] = {
+    **moves.OPERATORS, **floats.OPERATORS,
+    "Add": _binary, "AveragePool": _pool, "Cast": _cast, "Clip": _rectify, "Conv": _conv, "DequantizeLinear": _dequantize,
+    "Gemm": _gemm, "GlobalAveragePool": _mean, "GlobalMaxPool": _largest, "HardSwish": _hard_swish, "MaxPool": _pool,
+    "Mul": _binary, "QuantizeLinear": _quantize, "ReduceMean": _mean, "Relu": _rectify, "Sigmoid": _sigmoid, "Sub": _binary,
 }  # fmt: skip

@@ -12,7 +12,8 @@ from octc.core.files import write_bytes
 from octc.core.optional import need
 from octc.export.litert.flatbuffer import to_bytes
 from octc.export.litert.graph import Graph
-from octc.export.litert.translate import HINT, translate
+from octc.export.litert.state import HINT
+from octc.export.litert.translate import translate
 from octc.export.onnx.float import read_onnx
 from octc.machine.host import versions
 from octc.runtimes.litert_reader import OPERATORS

@@ -93,6 +93,119 @@ FLOAT: dict[str, tuple[list[Node], dict[str, Any]]] = {
         [node("GlobalAveragePool", "x", "p"), node("Flatten", "p", "f"), node("Gemm", "f w b", transB=1)],
         {"w": weight(3, 4), "b": weight(3)},
     ),
+    "functions": (
+        [node("Tanh", "x", "a"), node("Exp", "a", "b"), node("Log", "b", "c"), node("Sqrt", "b", "d"), node("Neg", "c", "e"),
+         node("Sin", "e", "f"), node("Cos", "d", "g"), node("Abs", "f", "h"), node("Sum", "g h d")], {},
+    ),
+    "GELU": ([node("Sub", "x s", "d"), node("Gelu", "d")], {"s": weight(1, 4, 1, 1) + 2}),
+    "GELU by tanh": ([node("Sub", "x s", "d"), node("Gelu", "d", approximate="tanh")], {"s": weight(1, 4, 1, 1) + 2}),
+    "ELU, CELU and SELU": (
+        [node("Sub", "x s", "d"), node("Elu", "d", "a", alpha=0.5), node("Celu", "d", "b", alpha=2.0), node("Selu", "d", "c"),
+         node("Elu", "d", "e"), node("Sum", "a b c e")], {"s": weight(1, 4, 1, 1) + 2},
+    ),
+    "Mish, softplus and softsign": (
+        [node("Sub", "x s", "d"), node("Mish", "d", "a"), node("Softplus", "d", "b"), node("Softsign", "d", "c"),
+         node("Sum", "a b c")],
+        {"s": np.float32(2)},
+    ),
+    "hard sigmoid": (
+        [node("Sub", "x s", "d"), node("HardSigmoid", "d", "a", alpha=1 / 6, beta=0.5), node("Mul", "d a")],
+        {"s": np.float32(2)},
+    ),
+    "leaky, and a slope for each channel": (
+        [node("Sub", "x s", "d"), node("LeakyRelu", "d", "a", alpha=0.2), node("PRelu", "d p", "b"), node("Add", "a b")],
+        {"s": np.float32(2), "p": weight(4, 1, 1)},
+    ),
+    "other bounds": ([node("Clip", "x low high")], {"low": np.float32(0.5), "high": np.float32(2.5)}),
+    "powers": (
+        [node("Pow", "x two", "a"), node("Pow", "x three", "b"), node("Pow", "x odd", "c"), node("Sum", "a b c")],
+        {"two": np.float32(2), "three": np.float32(3), "odd": np.float32(1.7)},
+    ),
+    "a row for each channel, of three axes": ([node("Mul", "x s")], {"s": weight(4, 1, 1)}),
+    "a row for each column": ([node("Add", "x s")], {"s": weight(10)}),
+    "a map of two axes": ([node("Div", "x s")], {"s": weight(9, 10) + 2}),
+    "values that are chosen": (
+        [node("Greater", "x t", "m"), node("Mul", "x h", "a"), node("Where", "m x a")],
+        {"t": np.float32(1.5), "h": np.float32(0.1)},
+    ),
+    "largest and smallest": ([node("Max", "x s", "a"), node("Min", "a t")], {"s": weight(4, 1, 1) + 1, "t": np.float32(2)}),
+    "largest of the map": ([node("GlobalMaxPool", "x")], {}),
+    "means and maxima of channels": (
+        [node("ReduceMean", "x c", "a"), node("ReduceMax", "x c", "b"), node("Concat", "a b", axis=1)], {"c": np.int64([1])},
+    ),
+    "mean of rows": ([node("ReduceMean", "x c", keepdims=0)], {"c": np.int64([2])}),
+    "length of a row": ([node("ReduceL2", "x c", "a"), node("Div", "x a")], {"c": np.int64([1])}),
+    "mean that leaves zeros out": ([node("AveragePool", "x", kernel_shape=[3, 3], pads=[1, 1, 0, 0])], {}),
+    "mean that counts zeros, stride 1": (
+        [node("AveragePool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)], {},
+    ),
+    "mean past the end": (
+        [node("AveragePool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1, count_include_pad=1)],
+        {},
+    ),
+    "largest past the end": ([node("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)], {}),
+    "borders": ([node("Pad", "x p")], {"p": np.int64([0, 0, 1, 0, 0, 0, 2, 1])}),
+    "borders of a number": ([node("Pad", "x p v")], {"p": np.int64([0, 1, 1, 0, 0, 0, 2, 1]), "v": np.float32(0.5)}),
+    "mirrored borders": ([node("Pad", "x p", mode="reflect")], {"p": np.int64([0, 0, 1, 0, 0, 0, 2, 3])}),
+    "repeated borders": ([node("Pad", "x p", mode="edge")], {"p": np.int64([0, 0, 1, 0, 0, 0, 2, 3])}),
+    "twice as large": ([node("Resize", "x none s", mode="linear")], {"none": np.float32([]), "s": np.float32([1, 1, 2, 2])}),
+    "nearest": (
+        [node("Resize", "x none s", mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")],
+        {"none": np.float32([]), "s": np.float32([1, 1, 2, 3])},
+    ),
+    "corners": (
+        [node("Resize", "x none s", mode="linear", coordinate_transformation_mode="align_corners")],
+        {"none": np.float32([]), "s": np.float32([1, 1, 2, 2])},
+    ),
+    "parts": (
+        [helper.make_node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2), node("Concat", "b a", axis=1)], {},
+    ),
+    "a slice, turned round": (
+        [node("Slice", "x s e a t")],
+        {"s": np.int64([-1, 1]), "e": np.int64([-100, 9]), "a": np.int64([3, 2]), "t": np.int64([-1, 2])},
+    ),
+    "places": ([node("Gather", "x i", axis=1)], {"i": np.int64([3, 0, 0, -2, 1])}),
+    "one place": ([node("Gather", "x i", axis=2)], {"i": np.int64(4)}),
+    "channels shuffled": (
+        [node("Reshape", "x a", "b"), node("Transpose", "b", "c", perm=[0, 2, 1, 3, 4]), node("Reshape", "c d")],
+        {"a": np.int64([-1, 2, 2, 9, 10]), "d": np.int64([-1, 4, 9, 10])},
+    ),
+    "pixels shuffled": ([node("DepthToSpace", "x", blocksize=2, mode="CRD")], {}),
+    "pixels shuffled, depth first": ([node("DepthToSpace", "x", blocksize=2)], {}),
+    "pixels unshuffled": ([node("Slice", "x s e a", "c"), node("SpaceToDepth", "c", blocksize=2)],
+                          {"s": np.int64([1]), "e": np.int64([9]), "a": np.int64([2])}),
+    "einops: six axes": (
+        [node("Reshape", "x a", "b"), node("Transpose", "b", "c", perm=[0, 2, 4, 3, 5, 1]), node("Reshape", "c d")],
+        {"a": np.int64([-1, 4, 3, 3, 5, 2]), "d": np.int64([-1, 15, 24])},
+    ),
+    "norm over channels that lie last": (
+        [node("Transpose", "x", "t", perm=[0, 2, 3, 1]), node("LayerNormalization", "t w b", "n"),
+         node("Transpose", "n", perm=[0, 3, 1, 2])], {"w": weight(4), "b": weight(4)},
+    ),
+    "norm over the map": ([node("LayerNormalization", "x w b", axis=-2)], {"w": weight(9, 10), "b": weight(9, 10)}),
+    "norm of instances": ([node("InstanceNormalization", "x w b")], {"w": weight(4), "b": weight(4)}),
+    "gate along channels": (
+        [node("ReduceMean", "x m", "p", keepdims=0), node("Unsqueeze", "p o", "q"), node("Conv", "q w", "c", pads=[1, 1]),
+         node("Squeeze", "c o", "s"), node("Sigmoid", "s", "g"), node("Unsqueeze", "g m", "h"), node("Mul", "x h")],
+        {"m": np.int64([2, 3]), "o": np.int64([1]), "w": weight(1, 1, 3)},
+    ),
+    "attention": (
+        [node("Reshape", "x r", "a"), node("Transpose", "a", "t", perm=[0, 2, 1]), node("MatMul", "t wq", "q0"),
+         node("Add", "q0 bq", "q"), node("MatMul", "t wk", "k"), node("Transpose", "k", "kt", perm=[0, 2, 1]),
+         node("MatMul", "q kt", "l"), node("Softmax", "l", "s"), node("MatMul", "s t", "o"), node("Add", "o t")],
+        {"r": np.int64([0, 4, 90]), "wq": weight(4, 6), "bq": weight(6), "wk": weight(4, 6)},
+    ),
+    "a softmax over channels": ([node("Softmax", "x", axis=1)], {}),
+    "a softmax over rows": ([node("Softmax", "x", axis=2)], {}),
+    "a token in front": (
+        [node("Shape", "x", "n", end=1), node("Concat", "n one four", "f", axis=0), node("Expand", "c f", "e"),
+         node("Reshape", "x r", "a"), node("Transpose", "a", "t", perm=[0, 2, 1]), node("Concat", "e t", "k", axis=1),
+         node("Gather", "k i", axis=1)],
+        {"one": np.int64([1]), "four": np.int64([4]), "c": weight(1, 1, 4), "r": np.int64([0, 4, 90]), "i": np.int64(0)},
+    ),
+    "a product of scaled rows": (
+        [node("Flatten", "x", "f"), node("Gemm", "f w b", alpha=0.5, beta=2.0)], {"w": weight(360, 3), "b": weight(3)},
+    ),
     "a map as a row": ([node("Reshape", "x r", "f"), node("Gemm", "f w")], {"r": np.int64([-1, 360]), "w": weight(360, 3)}),
 }  # fmt: skip
 
@@ -195,15 +308,18 @@ def test_a_convolution_whose_result_nothing_quantises_computes_in_float_with_its
 
 
 REFUSED: dict[str, tuple[list[Node], dict[str, Any]]] = {
-    "no such operator": ([node("Tanh", "x")], {}),
-    "bounds other than": ([node("Clip", "x low")], {"low": np.float32(1)}),
-    "a mean over axes": ([node("ReduceMean", "x a")], {"a": np.int64([1])}),
+    "no such operator": ([node("CumSum", "x a")], {"a": np.int64(2)}),
     "auto_pad": ([node("Conv", "x w", auto_pad="SAME_LOWER")], {"w": weight(6, 4, 3, 3)}),
-    "that the mean leaves out": ([node("AveragePool", "x", kernel_shape=[3, 3], pads=[1, 1, 0, 0])], {}),
-    "from 4 to 3 dimensions": ([node("Reshape", "x r")], {"r": np.int64([-1, 4, 90])}),
+    "over the images of a batch": ([node("ReduceMean", "x a")], {"a": np.int64([0, 2])}),
+    "images of a batch": ([node("Slice", "x s e a")], {"s": np.int64([0]), "e": np.int64([-1]), "a": np.int64([0])}),
+    "mode cubic": ([node("Resize", "x none s", mode="cubic")], {"none": np.float32([]), "s": np.float32([1, 1, 2, 2])}),
+    "weights that are computed from the image": (
+        [node("Slice", "x s e a", "c"), node("Transpose", "c", "w", perm=[1, 0, 2, 3]), node("Conv", "x w", group=4)],
+        {"s": np.int64([0, 0]), "e": np.int64([3, 3]), "a": np.int64([2, 3])},
+    ),
     "a matrix product of another form": (
-        [node("Flatten", "x", "f"), node("Gemm", "f w", alpha=0.5)],
-        {"w": weight(360, 3)},
+        [node("Flatten", "x", "f"), node("Slice", "f s e a", "c"), node("Gemm", "f c", transB=1)],
+        {"s": np.int64([0]), "e": np.int64([360]), "a": np.int64([1])},
     ),
 }
 
