@@ -40,7 +40,8 @@ OPENVINO = """
     Interpolate IsInf IsNaN LRN Less LessEqual Log LogSoftmax LogicalAnd LogicalNot LogicalOr LogicalXor MVN MatMul MaxPool
     Maximum Minimum Mish Mod Multiply Negative NormalizeL2 NotEqual OneHot PReLU PRelu Pad Parameter Power RMS Range ReLU
     ReduceL1 ReduceL2 ReduceLogicalAnd ReduceLogicalOr ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Reshape Result
-    Reverse Round ScatterElementsUpdate ScatterNDUpdate ScatterUpdate Select Selu ShapeOf Sigmoid Sign Sin Sinh Slice
+    Reverse Round ScaledDotProductAttention ScatterElementsUpdate ScatterNDUpdate ScatterUpdate Select Selu ShapeOf
+    ShuffleChannels Sigmoid Sign Sin Sinh Slice
     SoftMax SoftPlus SoftSign Softmax SpaceToDepth Split Sqrt SquaredDifference Squeeze StridedSlice Subtract Swish Tan Tanh
     Tile TopK Transpose Unsqueeze VariadicSplit
 """
