@@ -37,6 +37,7 @@ from octc.core.files import closed_folder
 from octc.imaging.clahe import UInt8
 from octc.imaging.cut_off import jpeg_cut, png_cut, tiff_cut
 from octc.imaging.kinds import HEAD, PICTURE, begun, foreign, jpeg_kind
+from octc.imaging.zero_runs import webp_cut
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 READ = "PNG, JPEG, TIFF, BMP or WebP"
@@ -66,7 +67,10 @@ DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOF
 PHOTOMETRIC, COMPRESSION, PLANAR, FILL_ORDER, SAMPLE_FORMAT, EXTRA = 262, 259, 284, 266, 339, 338
 RARE = (34676, 34677, 50001)  # compressions (SGI's, WebP) whose decoders the libtiff of a Pillow may lack
 BITS, SAMPLES, COLOUR_MAP, INK_SET, COEFFICIENTS, SUBSAMPLING, BLACK_WHITE = 258, 277, 320, 332, 529, 530, 532
-CUT_OFF = {"JPEG": jpeg_cut, "MPO": jpeg_cut, "PNG": png_cut, "TIFF": tiff_cut}
+CUT_OFF: Mapping[str, Callable[[bytes, Image.Image], str | None]] = {
+    "JPEG": jpeg_cut, "MPO": jpeg_cut, "PNG": png_cut, "TIFF": tiff_cut,
+    "WEBP": lambda data, picture: webp_cut(data, picture.width * picture.height),
+}  # fmt: skip
 DESCRIPTION, DEPTH, NEW_SUBFILE, SUBFILE = 270, 32997, 254, 255
 MOST_PAGES = 64  # of a TIFF that is looked at for pages that repeat another; more are a stack
 IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page

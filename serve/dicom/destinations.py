@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,9 @@ from octc.imaging.decode import muted
 from octc.serve.dicom.provider import checked_title
 
 TOKEN = "OCTC_STOW_TOKEN"
-SECONDS = 60
+SECONDS = 60  # of silence
+WHOLE = 300.0  # seconds of a request with its answer: a peer that says a little now and then would hold the only sender
+MOST_ANSWER = 1 << 20  # bytes of an answer that are read
 DUPLICATE = 0x0111  # PS3.7 C.5.1: the peer already has this object
 # PS3.4 B.2.3 and PS3.7: permanent failures
 FOR_EVER = (
@@ -167,13 +173,84 @@ def _stow(url: str, objects: Sequence[Path], own: Credentials) -> None:
     basic = (user, password) if colon else None
     if own.token and basic is None:
         headers["Authorization"] = f"Bearer {own.token}"
+    content = b""
     try:
-        answer = requests.post(
-            url, data=body, headers=headers, auth=basic, timeout=SECONDS, allow_redirects=False, verify=own.ca or True
-        )
+        with (
+            _in_time() as session,
+            session.post(
+                url, data=body, headers=headers, auth=basic, timeout=SECONDS, allow_redirects=False, verify=own.ca or True,
+                stream=True,
+            ) as answer,
+        ):  # fmt: skip
+            for piece in answer.iter_content(1 << 16):
+                content += piece
+                if len(content) > MOST_ANSWER:
+                    raise NotSent(f"STOW: HTTP {answer.status_code}, an answer of more than {MOST_ANSWER} bytes")
     except requests.RequestException as error:
         raise NotSent(f"STOW: {type(error).__name__}") from error
-    _judge_stow(answer.status_code, answer.content, {_uid(path)[0] for path in objects})
+    _judge_stow(answer.status_code, content, {_uid(path)[0] for path in objects})
+
+
+@contextmanager
+def _in_time() -> Iterator[Any]:
+    """A session whose connections are cut after WHOLE seconds; NotSent then, however the library puts it."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+
+    made: list[Any] = []
+    pools = {"http": _remembering(HTTPConnectionPool, made), "https": _remembering(HTTPSConnectionPool, made)}
+
+    class Adapter(HTTPAdapter):
+        def init_poolmanager(self, *words: Any, **more: Any) -> None:
+            super().init_poolmanager(*words, **more)
+            self.poolmanager.pool_classes_by_scheme = pools
+
+        def proxy_manager_for(self, *words: Any, **more: Any) -> Any:
+            found = super().proxy_manager_for(*words, **more)
+            found.pool_classes_by_scheme = pools
+            return found
+
+    late, done = threading.Event(), threading.Event()
+    with requests.Session() as session:
+        session.mount("http://", Adapter())
+        session.mount("https://", Adapter())
+        thread = threading.Thread(target=_cut_late, args=(made, late, done), name="octc-stow", daemon=True)
+        thread.start()
+        try:
+            yield session
+        except Exception as error:
+            if late.is_set():
+                raise NotSent(f"STOW: no whole answer within {WHOLE:g} s") from error
+            raise
+        finally:
+            done.set()
+            thread.join()
+    if late.is_set():
+        raise NotSent(f"STOW: no whole answer within {WHOLE:g} s")
+
+
+def _cut_late(made: Sequence[Any], late: threading.Event, done: threading.Event) -> None:
+    """Cut connections that are not done in time, again and again: one may only be in the making."""
+    if done.wait(WHOLE):
+        return
+    late.set()
+    while not done.wait(0.1):
+        for one in made:
+            if one.sock is not None:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(one.sock, socket.SHUT_RDWR)
+
+
+def _remembering(kind: Any, made: list[Any]) -> Any:
+    """A kind of pool whose connections are kept in a list."""
+
+    class Remembering(kind):  # type: ignore[misc]
+        def _new_conn(self) -> Any:
+            made.append(super()._new_conn())
+            return made[-1]
+
+    return Remembering
 
 
 def _judge_stow(code: int, content: bytes, sent: set[str]) -> None:
