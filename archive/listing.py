@@ -78,7 +78,7 @@ def is_closed(folder: str | Path) -> bool:
 def _named(path: str, _written: int, _size: int) -> tuple[str, ...]:
     """The pictures that a volume names, whether they are there or not; told once as long as its file is not written to."""
     try:
-        return tuple(str(one) for one in pictures_of(path))
+        return tuple(str(one) for one in pictures_of(Path(path)))
     except OctcError:  # whoever reads it says why
         return ()
 

@@ -1182,9 +1182,11 @@ def _as_pixel(value: Any, pixels: Pixels) -> int | None:
     with it, or as bytes, and mean the same bits."""
     if isinstance(value, bytes) and len(value) == 2:
         value = int.from_bytes(value, "big" if pixels.syntax == BIG_ENDIAN else "little")
+    if not isinstance(value, int):
+        return None
     low, high = pixels.ends
-    if not isinstance(value, int) or low <= value <= high:
-        return value if isinstance(value, int) else None
-    value %= 1 << pixels.allocated
-    bits = pixels.allocated if value >> pixels.stored else pixels.stored
-    return value - (1 << bits) if pixels.signed and value >> (bits - 1) else value
+    if low <= value <= high:
+        return value
+    number = value % (1 << pixels.allocated)
+    bits = pixels.allocated if number >> pixels.stored else pixels.stored
+    return number - (1 << bits) if pixels.signed and number >> (bits - 1) else number
