@@ -127,14 +127,33 @@ def _uid(path: Path) -> tuple[str, str]:
 
 def _store(title: str, address: tuple[str, int], objects: Sequence[Path], own: str, tls: ssl.SSLContext | None) -> None:
     """Send all objects by C-STORE in one association."""
-    from pynetdicom import AE
+    sockets: list[socket.socket] = []
+    with _in_time(sockets):
+        _associated(title, address, objects, own, tls, sockets)
+
+
+def _associated(
+    title: str,
+    address: tuple[str, int],
+    objects: Sequence[Path],
+    own: str,
+    tls: ssl.SSLContext | None,
+    sockets: list[socket.socket],
+) -> None:
+    from pynetdicom import AE, evt
     from pynetdicom.presentation import build_context
 
     entity = AE(ae_title=own)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = SECONDS
     kinds = sorted({_uid(path)[1] for path in objects})
     contexts = [build_context(kind, ["1.2.840.10008.1.2.1"]) for kind in kinds]
-    association = entity.associate(*address, contexts=contexts, ae_title=title, tls_args=(tls, address[0]) if tls else None)
+    association = entity.associate(
+        *address,
+        contexts=contexts,
+        ae_title=title,
+        tls_args=(tls, address[0]) if tls else None,
+        evt_handlers=[(evt.EVT_CONN_OPEN, lambda event: sockets.append(event.assoc.dul.socket.socket))],
+    )
     if not association.is_established:
         raise NotSent("association rejected" if association.is_rejected else "no association")
     try:
@@ -173,10 +192,11 @@ def _stow(url: str, objects: Sequence[Path], own: Credentials) -> None:
     basic = (user, password) if colon else None
     if own.token and basic is None:
         headers["Authorization"] = f"Bearer {own.token}"
-    content = b""
+    content, sockets = b"", list[socket.socket]()
     try:
         with (
-            _in_time() as session,
+            _in_time(sockets),
+            _session(sockets) as session,
             session.post(
                 url, data=body, headers=headers, auth=basic, timeout=SECONDS, allow_redirects=False, verify=own.ca or True,
                 stream=True,
@@ -192,14 +212,42 @@ def _stow(url: str, objects: Sequence[Path], own: Credentials) -> None:
 
 
 @contextmanager
-def _in_time() -> Iterator[Any]:
-    """A session whose connections are cut after WHOLE seconds; NotSent then, however the library puts it."""
+def _in_time(sockets: Sequence[socket.socket]) -> Iterator[None]:
+    """A peer's connections are cut after WHOLE seconds; NotSent then, however a library puts it. sockets: may still grow."""
+    late, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_cut_late, args=(sockets, late, done), name="octc-in-time", daemon=True)
+    thread.start()
+    try:
+        yield
+    except Exception as error:
+        if late.is_set():
+            raise NotSent(f"no whole answer within {WHOLE:g} s") from error
+        raise
+    finally:
+        done.set()
+        thread.join()
+    if late.is_set():
+        raise NotSent(f"no whole answer within {WHOLE:g} s")
+
+
+def _cut_late(sockets: Sequence[socket.socket], late: threading.Event, done: threading.Event) -> None:
+    """Cut connections that are not done in time, again and again: one may only be in the making."""
+    if done.wait(WHOLE):
+        return
+    late.set()
+    while not done.wait(0.1):
+        for one in sockets:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+
+def _session(sockets: list[socket.socket]) -> Any:
+    """A session of requests whose sockets are kept in a list, since a response may take one from its connection."""
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 
-    made: list[Any] = []
-    pools = {"http": _remembering(HTTPConnectionPool, made), "https": _remembering(HTTPSConnectionPool, made)}
+    pools = {"http": _remembering(HTTPConnectionPool, sockets), "https": _remembering(HTTPSConnectionPool, sockets)}
 
     class Adapter(HTTPAdapter):
         def init_poolmanager(self, *words: Any, **more: Any) -> None:
@@ -211,44 +259,26 @@ def _in_time() -> Iterator[Any]:
             found.pool_classes_by_scheme = pools
             return found
 
-    late, done = threading.Event(), threading.Event()
-    with requests.Session() as session:
-        session.mount("http://", Adapter())
-        session.mount("https://", Adapter())
-        thread = threading.Thread(target=_cut_late, args=(made, late, done), name="octc-stow", daemon=True)
-        thread.start()
-        try:
-            yield session
-        except Exception as error:
-            if late.is_set():
-                raise NotSent(f"STOW: no whole answer within {WHOLE:g} s") from error
-            raise
-        finally:
-            done.set()
-            thread.join()
-    if late.is_set():
-        raise NotSent(f"STOW: no whole answer within {WHOLE:g} s")
+    session = requests.Session()
+    session.mount("http://", Adapter())
+    session.mount("https://", Adapter())
+    return session
 
 
-def _cut_late(made: Sequence[Any], late: threading.Event, done: threading.Event) -> None:
-    """Cut connections that are not done in time, again and again: one may only be in the making."""
-    if done.wait(WHOLE):
-        return
-    late.set()
-    while not done.wait(0.1):
-        for one in made:
-            if one.sock is not None:
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(one.sock, socket.SHUT_RDWR)
-
-
-def _remembering(kind: Any, made: list[Any]) -> Any:
-    """A kind of pool whose connections are kept in a list."""
+def _remembering(kind: Any, sockets: list[socket.socket]) -> Any:
+    """A kind of pool that keeps the sockets of its connections."""
 
     class Remembering(kind):  # type: ignore[misc]
         def _new_conn(self) -> Any:
-            made.append(super()._new_conn())
-            return made[-1]
+            made = super()._new_conn()
+            connect = made.connect
+
+            def connected() -> None:
+                connect()
+                sockets.append(made.sock)
+
+            made.connect = connected
+            return made
 
     return Remembering
 
