@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pynetdicom import AE, evt
 
@@ -168,6 +170,24 @@ def test_senders_of_one_object_at_once_make_one_report(started: Started, tmp_pat
     assert (statuses, events.count("received"), events.count("repeated")) == ([[0]] * 5, 1, 4)
     assert len(list((tmp_path / "reports").iterdir())) == 1
     assert list((spool / "incoming").iterdir()) == []
+
+
+def test_an_object_that_the_disk_cannot_hold_leaves_nothing_behind(started: Started, tmp_path: Path) -> None:
+    """Half of it would keep a full disk full, and every later object out."""
+    noise = np.random.default_rng(1).integers(0, 256, (20, 256, 256)).astype(np.uint8)
+    found, spool = started(report_to=str(tmp_path / "reports"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    try:
+        assert peers.send(found.port or 0, [world.eye_object("L", frames=list(noise))]) == [None]
+        peers.until(lambda: not list((spool / "incoming").iterdir()))
+        assert peers.send(found.port or 0, [world.eye_object("R")]) == [0]
+        finished(spool, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [one["event"] for one in peers.audit(spool)] == ["opened", "fault", "received", "answered", "sent"]
+    assert peers.send(found.port or 0, [world.eye_object("L", frames=list(noise))]) == [0]
+    finished(spool, 2)
 
 
 def test_a_watched_folder_that_goes_is_said_and_comes_back_by_itself(warm: tuple[str, ...], run: Run, tmp_path: Path) -> None:
