@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from octc.schemas.common import VERSION, convert
 from octc.schemas.logs import Owner
 from octc.schemas.runs import RunFile
 from octc.store.artifacts import MANIFEST
-from octc.store.claims import take_claim, words_of
+from octc.store.claims import is_here, take_claim, words_of
 from octc.store.test_set_log import begin_log
 
 RUN = "run.json"
@@ -298,8 +297,8 @@ def owning(run: Run, *, tidy: bool = True) -> Iterator[str | None]:
     if isinstance(mine, Owner):
         text = f"run {run.id} is in use by {words_of(mine)}"
         hint = "wait for it, or give another --run-dir"
-        if mine.host != socket.gethostname():  # nobody can look from here; a container has another name each time it starts
-            hint = f"wait for it; where that machine, or container, has ended: rm {shlex.quote(str(path))}"
+        if not is_here(mine):  # nobody can look from here; a container has another name each time it starts
+            hint = f"wait for it; where that machine, or container, has ended or was started again: rm {shlex.quote(str(path))}"
         raise OctcError("OCT-E108", text, hint=hint, place=str(path))
     left = mine.left
     try:
