@@ -545,9 +545,9 @@ def _measure_one(ready: Ready, candidate: Candidate) -> Measured:
     try:
         built = export_random(candidate, ready.recipe(candidate), ready.classes, own, ready.target.cache)
     except Exception as error:
-        if (why := network_failure(error)) is None:
+        if (failure := network_failure(error)) is None:
             raise
-        return _measured(candidate, "not_exported", why, (None, None), [])
+        return _measured(candidate, "not_exported", failure, (None, None), [])
     timings = [timing_of(found, ready.target) for found in built.founds.values()]
     size = (built.macs, built.parameters)
     known = [one for one in timings if one.ms is not None]

@@ -191,8 +191,8 @@ def test_processes_share_the_threads_out_and_torch_has_its_own_again(
 
 
 def test_a_job_leaves_no_device_and_no_precision_to_the_next_one() -> None:
-    """Accelerate keeps both for the process: the next training would be refused, or stay on the processor that the first one had.
-    An Accelerator of the caller keeps its own."""
+    """Accelerate keeps both for the process: the next training would be refused, or stay on the processor that the first one
+    had. An Accelerator of the caller keeps its own."""
     with accelerate_apart():
         mine = Accelerator(cpu=True, mixed_precision="bf16")
         mine.wait_for_everyone()

@@ -95,11 +95,11 @@ def _train_job(job: Job, asked: Request, place: Place, splits: Sequence[Split], 
         return _plan(job, asked, splits, todo, place)
     failed = []
     for fold in todo:
-        found = _fold(job, replace(asked, fold=fold, job=name, member=True), place, splits[fold - 1], known.get(fold))
-        if isinstance(found, Run):
-            ready[fold] = found
+        done = _fold(job, replace(asked, fold=fold, job=name, member=True), place, splits[fold - 1], known.get(fold))
+        if isinstance(done, Run):
+            ready[fold] = done
         else:
-            failed.append(found)
+            failed.append(done)
     for fold in (fold for fold in wanted if fold in ready):
         _judge(ready[fold], place)
     if failed:
