@@ -21,7 +21,7 @@ from octc.core.files import started
 from octc.machine.mounts import locks_reach
 from octc.schemas.logs import Owner
 from octc.store.claims import Claim, boot, claiming, divided, is_here, take_claim, waiting_for
-from octc.store.runs import LOCK, RUN, create_run, owning
+from octc.store.runs import LOCK, RUN, Run, create_run, owning
 
 WORK = """
 import os, sys, time
@@ -195,19 +195,38 @@ def test_a_claim_ends_when_the_work_fails(tmp_path: Path) -> None:
     assert isinstance(take_claim(tmp_path / "a"), Claim)
 
 
-def test_two_machines_that_take_one_number_have_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a file system without locks: the other machine makes its folder after this one has looked for a free number."""
-    mkdir = Path.mkdir
+def test_two_machines_that_take_one_number_have_two_runs(tmp_path: Path) -> None:
+    """As on a file system without locks: the other machine has its folder after this one has looked for a free number."""
+    begun: list[str] = []
 
-    def late(self: Path, *words: int, **more: bool) -> None:
-        if self.name.startswith("r-0001"):
-            mkdir(self)
-        mkdir(self, *words, **more)
+    def begin(run: Run) -> None:
+        begun.append(run.id)
+        if len(begun) == 1:
+            (tmp_path / "r-0001-student-folder").mkdir()
+        (run.path / "split.json").write_text("{}")
 
-    monkeypatch.setattr(Path, "mkdir", late)
-    run = create_run(tmp_path, "student", "folder")
-    assert run.id == "r-0002-student-folder"
-    assert (run.path / RUN).is_file()
+    run = create_run(tmp_path, "student", "folder", begin=begin)
+    assert run.id == run.read()["id"] == "r-0002-student-folder"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".last-number", "r-0001-student-folder", run.id]
+    assert sorted(path.name for path in run.path.iterdir()) == [RUN, "split.json", "test-set.jsonl"]
+
+
+def test_a_process_that_is_killed_while_it_makes_a_run_leaves_none(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from octc.store.runs import create_run
+print("begun", flush=True)
+create_run(Path(sys.argv[1]), "student", "folder", begin=lambda run: os.kill(os.getpid(), 9))
+"""
+    killed = process(program, tmp_path)
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert not list(tmp_path.glob("r-*"))
+    (left,) = tmp_path.glob(".tmp-*")
+    os.utime(left, (1, 1))  # long ago
+    assert create_run(tmp_path, "student", "folder").id == "r-0002-student-folder", "no number is given twice"
+    assert not list(tmp_path.glob(".tmp-*"))
 
 
 @pytest.mark.parametrize(
