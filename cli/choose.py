@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,13 +25,10 @@ def choose(
 
     Reads the results that octc verify and octc bench stored, and measures nothing. Exit code 1: no artifact can be deployed.
     """
-    from octc.bench.report.choose import choose as choose_one
-    from octc.store.find import find_artifacts
+    from octc.bench.report.choose import choose_artifact
 
-    founds, words = find_artifacts(artifact, session.run_dir, os.environ)
-    session.say(words)
-    found = choose_one(founds)
-    session.run_id = str(founds[0].artifact.lineage.get("run"))
+    found = choose_artifact(artifact, run_dir=session.run_dir, reporter=session)
+    session.run_id = found.run
     session.report(found.to_json())
     session.result("\n".join(found.sentences))
     if found.chosen is not None:

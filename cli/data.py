@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,6 @@ from octc.core.progress import counting
 
 if TYPE_CHECKING:
     from octc.datasets.audit import AuditReport
-    from octc.datasets.base import Finding, Samples
 
 NAME = "Name of a data set (octc data list), a folder, or a table"
 
@@ -55,21 +53,23 @@ def check(
 
     Exit code 1: something was found. Exit code 3: a file cannot be read.
     """
-    from octc.datasets.audit import audit
-    from octc.datasets.reading import read_data
-    from octc.imaging.value_range import value_range_of
+    from octc.datasets.jobs import check_data
+    from octc.datasets.reading import warn_notes
 
-    name, root = place_of(session, what, options)
-    with counting(session, "checksums") as scanned:
-        samples = read_data((name, root), options, session.run_dir, session.say, scanned)
-    values = value_range_of(options.value_range)
-    with counting(session, "images") as read:
-        report = audit(name, root, near_duplicates, expect, read=read, samples=samples, values=values)
+    report = check_data(
+        what,
+        data=session.data,
+        near_duplicates=near_duplicates,
+        expect=expect,
+        options=options,
+        run_dir=session.run_dir,
+        reporter=session,
+    )
     session.report(report.to_json())
     session.result(_audit_table(report))
     session.result("\n".join(wrapped(line, session.width) for line in report.lines))
     _say_facts(session, report)
-    warn_notes(session, report.warnings)
+    warn_notes(report.warnings, session)
     if report.findings:
         raise Several([found.error() for found in report.findings])
     whole = {"known": "no image and no patient is", "partial": "no image and no known patient is"}.get(
@@ -105,44 +105,6 @@ def phantom(
     chosen = "" if root == Path(str(spec_of("phantom").default_root)) else f" --data {root}"
     session.say(f"next: octc train student --dataset phantom --recipe smoke --with-teacher --any-teacher{chosen}")
     return 0
-
-
-def place_of(session: Session, what: str, options: DataOptions) -> tuple[str, Path]:
-    """Name and root of a data set, from a name, a folder or a table. Prints what was chosen."""
-    from octc.datasets.registry import DATASETS, find_root, guess_layout, spec_of
-    from octc.datasets.tree import has_file, is_folder
-
-    if what not in DATASETS and not Path(what).exists() and (Path(what).name != what or Path(what).suffix):
-        hint = f"a folder of images, a table, or one of: {', '.join(DATASETS)}"
-        raise OctcError("OCT-E230", f"no such folder or table: {what}", hint=hint, place=what)
-    if what not in DATASETS and (has_file(Path(what)) or options.column or options.image_root):
-        root, told = Path(what), guess_layout(Path(what))
-        name = told if spec_of(told).table else "csv"
-        how = "a table"
-    elif what in DATASETS or not is_folder(Path(what)):
-        name, root = spec_of(what).name, find_root(what, session.data, os.environ)
-        how = "choose with --data DIR"
-    else:
-        name, root = guess_layout(Path(what)), Path(what)
-        how = "told by its folders"
-    session.say(f"using data set {name} in {root} ({how})")
-    return name, root
-
-
-def tell_scan(session: Session, samples: Samples) -> None:
-    """Print how each folder was read, what was left out, and the warnings of the scan."""
-    from octc.datasets.base import scan_json, words_of_scan
-
-    session.document["scan"] = scan_json(samples)
-    for line in words_of_scan(samples.items, samples.parts, samples.unread):
-        session.say(line)
-    warn_notes(session, samples.notes)
-
-
-def warn_notes(session: Session, notes: Iterable[Finding]) -> None:
-    """Print the warnings of a scan."""
-    for note in notes:
-        session.warn(note.code, f"{note.message}; {note.hint}" if note.code == "OCT-W223" else note.message, note.place)
 
 
 def people_cell(count: int | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +9,8 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
-from octc.cli.data import NAME, people_cell, place_of, tell_scan
+from octc.cli.data import NAME, people_cell
 from octc.core.data_options import DataOptions
-from octc.core.progress import counting
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
@@ -39,21 +37,19 @@ def split(
 ) -> int:
     """Show the split that a run with this seed trains on (by patient, where patients are known), or the folds of a
     cross-validation."""
+    from octc.datasets.base import scan_json
     from octc.datasets.folds import never_left_out
-    from octc.datasets.reading import read_data, refuse_contradictions
+    from octc.datasets.jobs import open_for_split, write_splits
     from octc.datasets.released_splits import make_splits
 
-    name, root = place_of(session, what, options)
-    with counting(session, "checksums") as step:
-        samples = read_data((name, root), options, session.run_dir, session.say, step)
-    refuse_contradictions(samples, name, root, options)
-    tell_scan(session, samples)
-    made = make_splits(samples, name, protocol, folds, seed, by=leave_out)
-    written = _write(made, Path(out)) if out else []
+    opened = open_for_split(what, data=session.data, options=options, run_dir=session.run_dir, reporter=session)
+    session.document["scan"] = scan_json(opened.samples)
+    made = make_splits(opened.samples, opened.name, protocol, folds, seed, by=leave_out)
+    written = [str(path) for path in write_splits(made, Path(out))] if out else []
     rows = [_row(one, part) for one in made for part in one.parts]
     several = len(made) > 1
     session.report(
-        {**session.document, "dataset": name, "root": str(root), "seed": made[0].seed, "protocol": protocol,
+        {**session.document, "dataset": opened.name, "root": str(opened.root), "seed": made[0].seed, "protocol": protocol,
          "splits": [_json(one) for one in made],
          "written": written, **_json(made[0], single=True)}
     )  # fmt: skip
@@ -81,22 +77,15 @@ def stats(
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the split whose training images are read")] = 0,
 ) -> int:
     """Show images and patients per class, image sizes, and mean and std of the pixels (training images only)."""
-    from octc.datasets.reading import read_data, refuse_contradictions
+    from octc.datasets.base import scan_json
+    from octc.datasets.jobs import data_stats, open_for_split
     from octc.datasets.registry import spec_of
-    from octc.datasets.split import make_split
-    from octc.datasets.statistics import read_stats
-    from octc.imaging.value_range import value_range_of
 
-    name, root = place_of(session, what, options)
-    with counting(session, "checksums") as step:
-        samples = read_data((name, root), options, session.run_dir, session.say, step)
-    refuse_contradictions(samples, name, root, options)
-    tell_scan(session, samples)
-    with counting(session, "images") as step:
-        found = read_stats(samples, made := make_split(samples, name, seed), step, value_range_of(options.value_range))
-    if whose := made.patient_ids.warning:
-        session.warn("OCT-W212", whose)
-    session.report({**session.document, "root": str(root), "seed": seed, "dataset_note": spec_of(name).note, **found.to_json()})
+    opened = open_for_split(what, data=session.data, options=options, run_dir=session.run_dir, reporter=session)
+    session.document["scan"] = scan_json(opened.samples)
+    found = data_stats(opened, seed, options=options, reporter=session)
+    note = spec_of(opened.name).note
+    session.report({**session.document, "root": str(opened.root), "seed": seed, "dataset_note": note, **found.to_json()})
     rows = [
         (part, kind, str(count), people_cell(found.patients[part][kind]))
         for part, row in found.images.items()
@@ -161,15 +150,3 @@ def _json(one: Split, *, single: bool = False) -> dict[str, object]:
         **known.to_json(), "leakage": one.leakage, "leaks": leaks,
     }  # fmt: skip
     return value if single else {"fold": one.fold, "left_out": one.left_out or None, "note": one.note, **value}
-
-
-def _write(made: Sequence[Split], folder: Path) -> list[str]:
-    """Write one manifest per split; never overwrite a file."""
-    from octc.core.errors import OctcError
-
-    paths = [folder / (f"fold-{one.fold[0]}-of-{one.fold[1]}.json" if one.fold else "split.json") for one in made]
-    if there := [str(path) for path in paths if path.exists()]:
-        raise OctcError("OCT-E106", f"{there[0]} exists", hint="another --out", place="--out")
-    for one, path in zip(made, paths, strict=True):
-        one.write(path)
-    return [str(path) for path in paths]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from octc.bench.parity.tables.compare import TablesCompared as TablesCompared
     from octc.bench.parity.tables.compare import compare_files as compare_files
     from octc.bench.parity.verify import verify_artifact as verify
+    from octc.bench.report.choose import choose_artifact as choose
     from octc.bench.report.job import report_run as report
     from octc.bench.timing.job import BenchResult as BenchResult
     from octc.bench.timing.job import bench_artifacts as bench
@@ -37,8 +38,12 @@ if TYPE_CHECKING:
     from octc.compress.simplify.network import SimplifiedNetwork as SimplifiedNetwork
     from octc.compress.simplify.network import rebuild_network as rebuild_simplified
     from octc.compress.simplify.network import simplify_network as simplify
+    from octc.core.data_options import DataOptions as DataOptions
     from octc.core.errors import OctcError as OctcError
     from octc.core.import_options import ImportOptions as ImportOptions
+    from octc.datasets.jobs import SplitOptions as SplitOptions
+    from octc.datasets.jobs import check_data as check_data
+    from octc.datasets.jobs import split_data as split_data
     from octc.export.decision import fit_rules as fit_rules
     from octc.export.imports.importing import Imported as Imported
     from octc.export.imports.importing import import_model as import_model
@@ -77,6 +82,7 @@ _HOME = {
     "ArchiveResult": ("octc.archive.job", "ArchiveResult"),
     "BenchOptions": ("octc.schemas.requests", "BenchOptions"),
     "BenchResult": ("octc.bench.timing.job", "BenchResult"),
+    "DataOptions": ("octc.core.data_options", "DataOptions"),
     "ExportOptions": ("octc.export.run", "ExportOptions"),
     "Gate": ("octc.stats.test_plan", "ParityOptions"),
     "ImportOptions": ("octc.core.import_options", "ImportOptions"),
@@ -97,12 +103,15 @@ _HOME = {
     "Simplification": ("octc.compress.simplify.network", "Simplification"),
     "SimplifiedNetwork": ("octc.compress.simplify.network", "SimplifiedNetwork"),
     "SimplifyOptions": ("octc.schemas.simplifying", "SimplifyOptions"),
+    "SplitOptions": ("octc.datasets.jobs", "SplitOptions"),
     "TableComparison": ("octc.stats.tables", "TableComparison"),
     "TableOptions": ("octc.schemas.comparing", "TableOptions"),
     "TablesCompared": ("octc.bench.parity.tables.compare", "TablesCompared"),
     "VerifyOptions": ("octc.schemas.verification", "VerifyOptions"),
     "VerifyResult": ("octc.bench.parity.result", "VerifyResult"),
     "bench": ("octc.bench", ""),
+    "check_data": ("octc.datasets.jobs", "check_data"),
+    "choose": ("octc.bench.report.choose", "choose_artifact"),
     "compare": ("octc.stats.tables", "compare_tables"),
     "compare_files": ("octc.bench.parity.tables.compare", "compare_files"),
     "export": ("octc.export", ""),
@@ -120,6 +129,7 @@ _HOME = {
     "serve": ("octc.serve", ""),
     "simplify": ("octc.compress.simplify.network", "simplify_network"),
     "simplify_run": ("octc.compress.simplify.job", "simplify_run"),
+    "split_data": ("octc.datasets.jobs", "split_data"),
     "train": ("octc.train", ""),
     "verify": ("octc.bench.parity.verify", "verify_artifact"),
 }
@@ -128,6 +138,7 @@ __all__ = [  # written out: type checkers and linters read it
     "ArchiveResult",
     "BenchOptions",
     "BenchResult",
+    "DataOptions",
     "ExportOptions",
     "Gate",
     "ImportOptions",
@@ -148,12 +159,15 @@ __all__ = [  # written out: type checkers and linters read it
     "Simplification",
     "SimplifiedNetwork",
     "SimplifyOptions",
+    "SplitOptions",
     "TableComparison",
     "TableOptions",
     "TablesCompared",
     "VerifyOptions",
     "VerifyResult",
     "bench",
+    "check_data",
+    "choose",
     "compare",
     "compare_files",
     "export",
@@ -171,6 +185,7 @@ __all__ = [  # written out: type checkers and linters read it
     "serve",
     "simplify",
     "simplify_run",
+    "split_data",
     "train",
     "verify",
 ]

@@ -7,8 +7,10 @@ the lowest precision is, provisionally.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from octc.bench.report.collect.rules import broken_promises
@@ -16,10 +18,11 @@ from octc.bench.report.collect.run_summary import Timing, read_timing
 from octc.bench.report.collect.speed import device_row, p50_text
 from octc.bench.timing.verdicts import REFERENCE, stored_verdict
 from octc.core.errors import shorten
+from octc.core.progress import LogReporter, Reporter
 from octc.machine.cpu import read_flags
 from octc.runtimes.registry import preferences, why_not
 from octc.store.artifacts import artifact_sha256, file_mib
-from octc.store.find import Found
+from octc.store.find import Found, find_artifacts, path_of
 from octc.store.int8_speed import is_slower
 from octc.store.verdicts import headline, is_exploratory, read_verdict, word_of
 
@@ -56,11 +59,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The file to deploy, or None where there is none; `reasons`: why it is provisional, empty where it is not."""
+    """The file to deploy, or None where there is none; `reasons`: why it is provisional, empty where it is not; run: its id."""
 
     chosen: Candidate | None
     candidates: tuple[Candidate, ...]
     reasons: tuple[str, ...]
+    run: str = ""
 
     @property
     def sentences(self) -> tuple[str, str, str]:
@@ -130,6 +134,32 @@ def choose(founds: Sequence[Found]) -> Choice:
     elif quick := [c.name for c in fit if c.timing]:
         reasons.append(f"latencies of {shorten(quick)} are of the quick profile: octc bench")
     return Choice(chosen, candidates, (*reasons, *chosen.others))
+
+
+def choose_artifact(artifact: Any = None, *, run_dir: str | Path = "runs", reporter: Reporter | None = None) -> Choice:
+    """Name the artifact to deploy, from the results that `octc.verify` and `octc.bench` stored. Nothing is measured.
+
+    Args:
+        artifact: a run (its id or folder), a folder of artifacts, one artifact, or a model of `octc.load`; None: the newest
+            student run with artifacts.
+        run_dir: folder of the runs. reporter: receives messages; None: the log `octc`.
+
+    Returns:
+        `chosen` (None where no file can be deployed), every candidate with what is known of it, `reasons` why the choice is
+        provisional, and `sentences`: which, why, and what is not known.
+
+    Raises:
+        OctcError: E107 no artifact; E501, E502, E504 the one that was named is damaged.
+
+    >>> import octc
+    >>> octc.choose("no-such-run")
+    Traceback (most recent call last):
+    octc.core.errors.OctcError: no artifact and no run: no-such-run
+    """
+    given = None if artifact is None else path_of(artifact)
+    founds, words = find_artifacts(given, Path(run_dir), os.environ)
+    (reporter or LogReporter()).say(words)
+    return replace(choose(founds), run=str(founds[0].artifact.lineage.get("run")))
 
 
 def _rank(one: Candidate, order: Sequence[tuple[str, str]]) -> int:

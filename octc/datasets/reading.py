@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError, shorten
-from octc.datasets.base import Progress, Reading, Samples, contradicting
+from octc.core.progress import Reporter
+from octc.datasets.base import Finding, Progress, Reading, Samples, contradicting, words_of_scan
 from octc.datasets.patient_rules import by_rule, rule_of
 from octc.datasets.registry import scan_dataset, spec_of, without_bad
 from octc.datasets.tables import stated_columns
@@ -56,6 +57,19 @@ def reading_of(name: str, options: DataOptions) -> Reading:
     links = None if options.follow_links is None else _folders(options.follow_links, "--follow-links")
     roots = () if options.image_root is None else _folders(options.image_root, "--image-root")
     return Reading(stated_columns(options.column), roots, links)
+
+
+def say_scan(samples: Samples, reporter: Reporter, more: Iterable[Finding] = ()) -> None:
+    """How each folder was read, what was left out, and the warnings of the scan and `more`."""
+    for line in words_of_scan(samples.items, samples.parts, samples.unread):
+        reporter.say(line)
+    warn_notes((*samples.notes, *more), reporter)
+
+
+def warn_notes(notes: Iterable[Finding], reporter: Reporter) -> None:
+    """The warnings of a scan."""
+    for note in notes:
+        reporter.warn(note.code, f"{note.message}; {note.hint}" if note.code == "OCT-W223" else note.message, note.place)
 
 
 def _folders(text: str, option: str) -> tuple[Path, ...]:

@@ -12,12 +12,12 @@ from typing import Any
 from octc.core.errors import OctcError, shorten
 from octc.core.files import write_bytes, write_json
 from octc.core.progress import counting
-from octc.datasets.base import Samples, scan_json, words_of_scan
+from octc.datasets.base import Samples, scan_json
 from octc.datasets.calibration import calibration_counts, check_counts
 from octc.datasets.image_facts import look_at_values
 from octc.datasets.layouts.paired import only
 from octc.datasets.patient_rules import by_rule, read_rule, rule_of, write_rule
-from octc.datasets.reading import ask_whose, is_unanswered, read_data, refuse_contradictions
+from octc.datasets.reading import ask_whose, is_unanswered, read_data, refuse_contradictions, say_scan
 from octc.datasets.released_splits import make_splits
 from octc.datasets.split import CLEAN, RELEASED, Split, make_split, read_split
 from octc.imaging.value_range import value_range_of
@@ -40,11 +40,7 @@ def scan_and_check(job: Job, asked: Request, root: Path, *, keep: bool = True) -
         samples = read_data(where, asked.options, job.run_dir, say, step, skip_bad=asked.skip_bad, whose=new)
     samples = _whose(job, asked, root, samples, keep=keep)
     job.document["scan"] = scan_json(samples)
-    for line in words_of_scan(samples.items, samples.parts, samples.unread):
-        job.reporter.say(line)
-    notes = (*samples.notes, *look_at_values(samples, value_range_of(asked.options.value_range)))
-    for note in notes:
-        job.reporter.warn(note.code, f"{note.message}; {note.hint}" if note.code == "OCT-W223" else note.message, note.place)
+    say_scan(samples, job.reporter, look_at_values(samples, value_range_of(asked.options.value_range)))
     refuse_contradictions(samples, asked.dataset, root, asked.options)
     if samples.skipped:
         named = shorten([path for path, _ in samples.skipped])

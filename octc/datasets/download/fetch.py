@@ -43,13 +43,13 @@ class FetchOptions:
 
     Attributes:
         place: another URL, or a local file; None: the URL of the source.
-        sha256: expected checksum of the file at `place`. size: image size of OCTMNIST, pixels.
+        sha256: expected checksum of the file at `place`. size: image size of OCTMNIST, pixels; None: 64.
         force: replace a data set that was fetched before. offline: connect to this machine only.
     """
 
     place: str | None = None
     sha256: str | None = None
-    size: int = SIZES[0]
+    size: int | None = None
     force: bool = False
     offline: bool = False
 
@@ -138,7 +138,7 @@ def _given(archive: Path, sha256: str | None, say: Say) -> Path:
 
 def _listed(source: Source, say: Say, asked: FetchOptions) -> list[RemoteFile]:
     """The files to download; prints URL, size and checksum of all before the first download."""
-    place, sha256, size, offline = asked.place, asked.sha256, asked.size, asked.offline
+    place, sha256, size, offline = asked.place, asked.sha256, asked.size or SIZES[0], asked.offline
     if place is not None:
         files = [RemoteFile(_name_of(place), place, None, None if sha256 is None else f"sha256:{sha256.lower()}")]
         _check_address(place, offline, source)
