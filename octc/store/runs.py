@@ -132,6 +132,7 @@ def create_run(
                 if error.code != TAKEN or not os.path.lexists(path):
                     raise
     except OSError as error:
+        error.filename = error.filename2 = None  # of a folder that is gone again
         if (fault := fault_of(error, run_dir)) is not None:
             raise fault from error
         text = f"run folder {run_dir} cannot be written: {error.strerror}"
