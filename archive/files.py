@@ -12,8 +12,8 @@ from octc.archive.listing import GONE, state_of
 from octc.archive.rows import shown
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of, may_be_of_one_file
-from octc.core.files import sha256_bytes, sha256_file
-from octc.datasets.tree import has_file
+from octc.core.files import closed_folder, sha256_bytes, sha256_file
+from octc.datasets.tree import has_file, has_folder, scan_folder
 from octc.imaging.decode import MAX_BYTES, SUFFIXES, decode_file, read_image
 from octc.imaging.input_statistics import InputStatistics
 from octc.runtimes.predict import Prepared, Record, Scan, prepare_input
@@ -32,7 +32,7 @@ class Opener:
 
     Attributes:
         names: of the views. known: statistics of the training images. kept: (file, sha256) -> rows that are there already.
-        planned: which of some paths are inputs that were listed with these.
+        planned: which of some paths are inputs that were listed with these. has_inputs: whether any lies in a folder.
     """
 
     artifact: Artifact
@@ -41,6 +41,7 @@ class Opener:
     how: Reading
     kept: Mapping[tuple[str, str], Rows] = field(default_factory=dict)
     planned: Callable[[Sequence[str]], set[str]] = lambda _: set()
+    has_inputs: Callable[[str], bool] = lambda _: False
 
     def open(self, numbered: tuple[int, str]) -> File:
         """An input by its place in the unit and its path. Raises OctcError: what the machine lacks."""
@@ -59,6 +60,8 @@ class Opener:
 
     def _opened(self, place: int, name: str, state: tuple[int, int]) -> File:
         path = Path(name)
+        if has_folder(path):
+            return self._folder(place, name)
         if state == GONE:
             rows = next((rows for (file, _), rows in self.kept.items() if file == shown(name)), None)
             if rows is not None:  # it was done, and is no longer there
@@ -80,6 +83,18 @@ class Opener:
         values = self.artifact.preprocess.value_range
         prepared = prepare_input(self.artifact, path, self.names, self.known, lambda _: decode_file(data, path, values))
         return File(place, name, state, sha256, prepared=prepared, hashing=hashing)
+
+    def _folder(self, place: int, name: str) -> File:
+        """A folder that could not be read when the inputs were listed. Where it can be read, and what is in it is planned, it
+        is no input any more. Raises: OctcError E231 it cannot be read, E201 what is in it is in no plan."""
+        images, others, folders, why = scan_folder(Path(name))
+        if why:
+            raise closed_folder(name, why)
+        if not self.has_inputs(name):
+            text = "is a folder" if not (images or others or folders) else "is a folder whose files are not in the plan"
+            hint = "name files in a table; a folder that can be read again: the same command without --shard once"
+            raise OctcError("OCT-E201", text, hint=hint, place=name)
+        return File(place, name, GONE, is_folder=True)
 
     def _volumes(self, place: int, name: str, state: tuple[int, int], volumes: list[Volume]) -> File:
         """A volume of several files has the digest of all of them, and belongs to the first of its parts."""
@@ -111,7 +126,8 @@ def _bytes(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class File:
-    """An input that was opened: a picture (`prepared`), volumes, rows of before, or an error. hashing: seconds of that (of a
+    """An input that was opened: a picture (`prepared`), volumes, rows of before, or an error; or none any more (`is_folder`:
+    what is in it are inputs of their own). hashing: seconds of that (of a
     processor for a picture, whose bytes are in memory by then)."""
 
     place: int
@@ -124,6 +140,7 @@ class File:
     error: OctcError | None = None
     hashing: float = 0.0
     milliseconds: float = 0.0
+    is_folder: bool = False
 
 
 def unread_frame(scan: Scan, error: OctcError) -> Prepared:

@@ -265,7 +265,7 @@ def _planned(
     def listing() -> Iterator[Entry]:
         index[0].unlink(missing_ok=True)
         left.clear()
-        return entries_of([_absolute(word) for word in words], index[0], left, allow_cut=identity["options"]["allow_cut"])
+        return entries_of([_absolute(word) for word in words], index[0], left)
 
     try:
         with planning(folder):
@@ -325,6 +325,10 @@ class _Job:
         total = sum(unit.inputs for unit in mine)
         left = sum(task.unit.inputs for task in tasks)
         self.tell.say(f"  {total:,} inputs in {len(mine):,} units, {total - left:,} inputs are done already")
+        if again := sum(task.again for task in tasks):
+            self.tell.say(f"  {again:,} inputs that failed are tried again")
+        elif (kept := sum(done[unit.number].failed for unit in mine if unit.number in done)) and not self.asked.retry_failed:
+            self.tell.say(f"  {kept:,} inputs failed before and stay so: --retry-failed tries them again")
         spent: list[Done] = []
         if not tasks:
             return spent
@@ -364,8 +368,8 @@ class _Job:
             self.tell.warn("OCT-W808", f"{bad[0].name} is missing, cut or altered: its rows are made again", str(bad[0]))
             return Task(unit)
         if now is not None and now.get(unit.number, done.state) != done.state:
-            return Task(unit, reuse=True)
-        return Task(unit, reuse=True) if self.asked.retry_failed and done.failed else None
+            return Task(unit, reuse=True, again=done.failed)
+        return Task(unit, reuse=True, again=done.failed) if self.asked.retry_failed and done.failed else None
 
     def _crew(self) -> Local | OnRay:
         target = TARGETS[self.found.artifact.target]
@@ -413,7 +417,7 @@ def _result(folder: Path, done: dict[int, Done], spent: list[Done], seconds: flo
     busy = sum(one.seconds for one in spent)
     return ArchiveResult(
         folder=folder,
-        inputs=sum(unit.inputs for unit in units),
+        inputs=sum(done[unit.number].inputs if unit.number in done else unit.inputs for unit in units),
         scans=counts["scans"],
         eyes=counts["eyes"],
         failed=counts["failed_inputs"],

@@ -9,10 +9,13 @@ import csv
 import glob
 import os
 import sqlite3
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,19 +26,18 @@ from octc.datasets.tables import form_of, place_of
 from octc.datasets.tree import has_folder, scan_folder
 from octc.imaging.decode import SUFFIXES
 from octc.runtimes.inputs import may_be_volume, no_scans
-from octc.volumes import heyex_xml, stacks
-from octc.volumes.formats import format_of, read_volumes
+from octc.volumes.formats import pictures_of
 
-OF_SEVERAL_FILES = (heyex_xml.NAME, stacks.MANIFEST)  # their pictures are no inputs of their own
 TABLES = (".csv", ".tsv", ".parquet")
 A_B_SCAN = 200_000  # bytes: how many B-scans a volume may hold is guessed from its size, to cut the work into like parts
 BLOCK = 8192  # lines of a table at once
-GONE = (-1, 0)
+GONE, CLOSED = (-1, 0), (-2, 0)  # states of what is not there, and of a folder that cannot be read
+HASHED = (".xml", ".json")  # what may name pictures that it is made of
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An input. weight: B-scans, about. user: the user's own columns of a table. state: bytes and time of change."""
+    """An input. weight: B-scans, about. user: the user's own columns of a table. state: of `state_of`."""
 
     path: str
     weight: int = 1
@@ -44,12 +46,41 @@ class Entry:
 
 
 def state_of(path: str | Path) -> tuple[int, int]:
-    """Bytes and time of change (ns) of a file; GONE where it cannot be looked at."""
+    """Bytes and time of change (ns) of a file, GONE where it cannot be looked at; of one that names pictures a number of those
+    of all of them in place of the time. A folder has none: CLOSED where it cannot be read, else GONE."""
     try:
         found = os.stat(path)  # noqa: PTH116 - a million of them
+        if stat.S_ISDIR(found.st_mode):
+            return CLOSED if is_closed(path) else GONE
     except (OSError, ValueError):
         return GONE
-    return found.st_size, found.st_mtime_ns
+    if _suffix(os.fspath(path)) not in HASHED:
+        return found.st_size, found.st_mtime_ns
+    pictures = _named(os.fspath(path), found.st_mtime_ns, found.st_size)
+    if not pictures:
+        return found.st_size, found.st_mtime_ns
+    value = blake2b(b"%d" % found.st_mtime_ns, digest_size=7)
+    for picture in pictures:
+        value.update(b"%s\0%d\0%d\n" % (os.fsencode(picture), *state_of(picture)))
+    return found.st_size, int.from_bytes(value.digest(), "big")
+
+
+def is_closed(folder: str | Path) -> bool:
+    """Whether a folder cannot be read."""
+    try:
+        with os.scandir(folder):
+            return False
+    except OSError:
+        return True
+
+
+@lru_cache(maxsize=4096)
+def _named(path: str, _written: int, _size: int) -> tuple[str, ...]:
+    """The pictures that a volume names, whether they are there or not; told once as long as its file is not written to."""
+    try:
+        return tuple(str(one) for one in pictures_of(Path(path)))
+    except OctcError:  # whoever reads it says why
+        return ()
 
 
 def is_absent(word: str) -> bool:
@@ -79,25 +110,23 @@ def user_schema(words: Sequence[str]) -> Any:
     return _opened_table(Path(tables[0]))[1]
 
 
-def entries_of(
-    words: Sequence[str], index: Path, left: Counter[str] | None = None, *, allow_cut: bool = False
-) -> Iterator[Entry]:
+def entries_of(words: Sequence[str], index: Path, left: Counter[str] | None = None) -> Iterator[Entry]:
     """Every input once, in an order that depends on names only.
 
     Args:
         words: folders, files, globs; or one table. index: a file that may be written meanwhile. left: counts what folders
-            hold besides, by its ending or by what it is. allow_cut: whether volumes of several files are read that lack some.
+            hold besides, by its ending or by what it is.
 
     Raises:
         OctcError: E201 a folder or glob without an input; E209 of tables.
     """
     if len(words) == 1 and has_folder(Path(words[0])):
-        yield from _of_folder(words[0], left, allow_cut)
+        yield from _of_folder(words[0], left)
         return
     with closing(sqlite3.connect(index)) as base:
         base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE seen(path TEXT PRIMARY KEY);")
         for word in words:
-            for one in _of_word(word, left, allow_cut):
+            for one in _of_word(word, left):
                 fresh = base.execute("INSERT OR IGNORE INTO seen VALUES (?)", (os.fsencode(one.path),)).rowcount
                 if fresh:
                     yield one
@@ -106,9 +135,9 @@ def entries_of(
                     raise OctcError("OCT-E209", text, hint="one line for each input", place=word)
 
 
-def _of_word(word: str, left: Counter[str] | None, allow_cut: bool) -> Iterator[Entry]:
+def _of_word(word: str, left: Counter[str] | None) -> Iterator[Entry]:
     if has_folder(Path(word)):
-        yield from _of_folder(word, left, allow_cut)
+        yield from _of_folder(word, left)
     elif _is_table(word):
         yield from _of_table(Path(word))
     elif _is_glob(word) and not os.path.lexists(word):
@@ -116,13 +145,13 @@ def _of_word(word: str, left: Counter[str] | None, allow_cut: bool) -> Iterator[
         files = [name for name in names if not has_folder(Path(name))]
         if not files:
             raise OctcError("OCT-E201", f"no file fits {word}", hint="quote the glob, and check it with ls", place=word)
-        inside = _inside([Path(name) for name in files if _suffix(name) not in SUFFIXES], allow_cut)
+        inside = _inside([Path(name) for name in files if _suffix(name) not in SUFFIXES])
         yield from (_entry(name) for name in files if name not in inside)
     else:
         yield _entry(word)
 
 
-def _of_folder(root: str, left: Counter[str] | None, allow_cut: bool) -> Iterator[Entry]:
+def _of_folder(root: str, left: Counter[str] | None) -> Iterator[Entry]:
     found = False
     waiting = [Path(root)]
     while waiting:
@@ -130,10 +159,10 @@ def _of_folder(root: str, left: Counter[str] | None, allow_cut: bool) -> Iterato
         images, others, folders, why = scan_folder(folder)
         if why:  # as an input, so that it is counted and named: reading it says why (E231)
             found = True
-            yield Entry(str(folder))
+            yield Entry(str(folder), state=CLOSED)
         why_not = {one.path: no_scans(folder / one.path) for one in others}
         volumes = [path for one in others if not why_not[one.path] and may_be_volume(path := folder / one.path)]
-        inside = _inside(volumes, allow_cut)
+        inside = _inside(volumes)
         if left is not None:
             taken = {*inside, *map(str, volumes)}
             left.update(why_not[one.path] or one.why for one in others if str(folder / one.path) not in taken)
@@ -148,15 +177,12 @@ def _of_folder(root: str, left: Counter[str] | None, allow_cut: bool) -> Iterato
         raise OctcError("OCT-E201", "no image and no volume in this folder", hint=hint, place=root)
 
 
-def _inside(volumes: Sequence[Path], allow_cut: bool) -> set[str]:
-    """Files that volumes of several files are made of."""
+def _inside(volumes: Sequence[Path]) -> set[str]:
+    """Pictures that volumes name."""
     found: set[str] = set()
     for path in volumes:
-        try:
-            if format_of(path) in OF_SEVERAL_FILES:
-                found.update(str(other) for one in read_volumes(path, allow_cut=allow_cut) for other in one.others)
-        except OctcError:  # whoever reads it says why
-            continue
+        with suppress(OctcError):  # whoever reads it says why
+            found.update(map(str, pictures_of(path)))
     return found - {str(path) for path in volumes}
 
 

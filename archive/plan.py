@@ -106,6 +106,17 @@ def planned_among(files: Iterable[Path], names: Iterable[str]) -> set[str]:
     return {os.fsdecode(name) for name in found}
 
 
+def lies_in_plan(files: Iterable[Path], folder: str) -> bool:
+    """Whether an input of files of a plan lies in a folder, at any depth."""
+    start = os.fsencode(folder.rstrip(os.sep) + os.sep)
+    for path in files:
+        with need("pyarrow.parquet").ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=[PATH]):
+                if any(name.startswith(start) for name in batch.column(0).to_pylist()):
+                    return True
+    return False
+
+
 def read_unit(folder: Path, unit: Unit) -> tuple[list[str], list[dict[str, Any]]]:
     """Paths of a unit's inputs, and the user's own columns of each."""
     with need("pyarrow.parquet").ParquetFile(folder / unit.file) as file:

@@ -76,6 +76,7 @@ class Done:
         inputs, failed: inputs, and those of them that failed; unlike, judged: B-scans that are unlike the training images, and
             those whose likeness is known. volumes, sides: volumes, and those whose eye is known.
         parts: kind -> the file of rows. seconds: spent, and of these on bookkeeping (hashing, rows, writing).
+        again: inputs that had failed before and were tried once more.
     """
 
     unit: int
@@ -89,6 +90,7 @@ class Done:
     parts: Mapping[str, Part]
     seconds: float
     bookkeeping: float
+    again: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -98,6 +100,7 @@ class Done:
         parts = {kind: Part(str(one["sha256"]), int(one["bytes"]), int(one["rows"])) for kind, one in value["parts"].items()}
         numbers: dict[str, Any] = {name: int(value[name]) for name in COUNTED}
         numbers |= {name: float(value[name]) for name in ("seconds", "bookkeeping")}
+        numbers["again"] = int(value.get("again", 0))  # older journals have none
         if not set(parts) <= set(KINDS):
             raise ValueError("parts")
         return Done(state=str(value["state"]), parts=parts, **numbers)

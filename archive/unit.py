@@ -12,7 +12,7 @@ from typing import Any
 
 from octc.archive.files import File, Opener, Rows, changed, unread_frame
 from octc.archive.listing import GONE, state_of
-from octc.archive.plan import FOLDER, Unit, digest_of, planned_among, read_unit
+from octc.archive.plan import FOLDER, Unit, digest_of, lies_in_plan, plan_files, planned_among, read_unit
 from octc.archive.reading import Readers, too_late
 from octc.archive.rows import eye_row, failed_row, scan_row, shown, write_rows
 from octc.archive.store import KINDS, Done, Part, part_path
@@ -40,7 +40,7 @@ class Task:
     Attributes:
         files: first and last (exclusive) of its inputs, None: all. frames: the same of the B-scans of a single input.
         skip: place of an input -> why it is not tried; or "PLACE:NUMBER" for one B-scan of it. write: whether rows are kept.
-        reuse: rows that are there are taken where the input has the same digest.
+        reuse: rows that are there are taken where the input has the same digest. again: inputs that failed and are tried again.
     """
 
     unit: Unit
@@ -49,6 +49,7 @@ class Task:
     skip: Mapping[str, str] = field(default_factory=dict)
     write: bool = True
     reuse: bool = False
+    again: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Shop:
 
 @dataclass
 class _Rows:
-    """Rows of a unit in the making, and what is counted of them."""
+    """Rows of a unit in the making, and what is counted of them. folders: inputs that are none any more."""
 
     scans: list[dict[str, Any]] = field(default_factory=list)
     eyes: list[dict[str, Any]] = field(default_factory=list)
@@ -81,6 +82,7 @@ class _Rows:
     volumes: int = 0
     sides: int = 0
     bookkeeping: float = 0.0
+    folders: int = 0
     states: dict[int, tuple[int, int]] = field(default_factory=dict)
     watcher: Watcher | None = None
 
@@ -121,7 +123,8 @@ def do_unit(shop: Shop, task: Task, tell: Tell) -> Done | None:
     kept = _kept(shop.folder, task.unit) if task.reuse else {}
     names = VIEWS[shop.views]
     planned = partial(planned_among, [shop.folder / FOLDER / task.unit.file])
-    opener = Opener(shop.artifact, names, known_inputs(shop.artifact), shop.how, kept, planned)
+    inside = partial(lies_in_plan, plan_files(shop.folder / FOLDER))
+    opener = Opener(shop.artifact, names, known_inputs(shop.artifact), shop.how, kept, planned, inside)
     readers = Readers(READERS, shop.limit)
     start, stop = task.files or (0, len(paths))
     wanted = [(place, paths[place]) for place in range(start, stop)]
@@ -146,8 +149,8 @@ def do_unit(shop: Shop, task: Task, tell: Tell) -> Done | None:
     rows.bookkeeping += now - writing
     judged = [row["unlike"] for row in rows.scans if row["unlike"] is not None]
     return Done(
-        task.unit.number, state, len(paths), len({row["file"] for row in rows.failed}), sum(judged), len(judged), rows.volumes,
-        rows.sides, parts, round(now - begun, 4), round(rows.bookkeeping, 4),
+        task.unit.number, state, len(paths) - rows.folders, len({row["file"] for row in rows.failed}), sum(judged), len(judged),
+        rows.volumes, rows.sides, parts, round(now - begun, 4), round(rows.bookkeeping, 4), task.again,
     )  # fmt: skip
 
 
@@ -263,6 +266,7 @@ def _take(shop: Shop, rows: _Rows, file: File, answers: Sequence[Answer], user: 
     """The rows of one input."""
     begun = time.thread_time()  # not the time in which other threads of this process had the interpreter
     rows.states[file.place] = file.state
+    rows.folders += file.is_folder
     origin = {"file": shown(file.name), "sha256": file.sha256, "volume": None, **user}
     if file.volumes and state_of(file.name) != file.state:
         rows.failed.append({**origin, **failed_row(changed(file.name))})

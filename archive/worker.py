@@ -154,7 +154,9 @@ def task_json(task: Task) -> dict[str, Any]:
 def task_from(value: Mapping[str, Any]) -> Task:
     """A line as a task."""
     pairs = {name: None if value[name] is None else (int(value[name][0]), int(value[name][1])) for name in ("files", "frames")}
-    return Task(Unit(**value["unit"]), **pairs, skip=value["skip"], write=value["write"], reuse=value["reuse"])
+    return Task(
+        Unit(**value["unit"]), **pairs, skip=value["skip"], write=value["write"], reuse=value["reuse"], again=value["again"]
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from octc.stats.aggregation import Aggregation, aggregate, places_of, stated_agg
 from octc.stats.deciding import KEY, stated_decision
 from octc.stats.multilabel import thresholds_of
 from octc.store.artifacts import Artifact
-from octc.volumes.formats import read_volumes
+from octc.volumes.formats import pictures_of, read_volumes
 from octc.volumes.likeness import fitted, mismatch
 from octc.volumes.volume import Volume
 
@@ -53,8 +53,18 @@ def opened(items: Iterable[Path | Volume], how: Reading) -> list[Path | Scan | U
             volumes = volumes_in(item, how)
             if isinstance(volumes, list):
                 inside.update(other for one in volumes for other in one.others)
+            elif volumes is not None:
+                inside.update(_pictures(item))
             found.append((item, volumes))
     return [one for path, volumes in found if path not in inside for one in _items(path, volumes)]
+
+
+def _pictures(path: Path) -> tuple[Path, ...]:
+    """Pictures that a volume names which cannot be read: without it nobody knows what they are."""
+    try:
+        return pictures_of(path)
+    except OctcError:
+        return ()
 
 
 def _items(path: Path, found: list[Volume] | OctcError | None) -> list[Path | Scan | Unread]:

@@ -58,6 +58,11 @@ class Metrics:
 
         self.registry.register(Served())
 
+    def count_faults(self, faults: Callable[[], int]) -> None:
+        """Add the number of faults beside the artifacts, for example a watched folder that is gone."""
+        gauge = self._library.Gauge("octc_faults", "Faults beside the artifacts that there are now", registry=self.registry)
+        gauge.set_function(faults)
+
     def started(self, protocol: str) -> None:
         self._running.labels(protocol).inc()
 

@@ -79,7 +79,8 @@ def serve_artifacts(
         if gateway is not None and (gateway.dicom is not None or gateway.watch is not None):
             from octc.serve.dicom.gateway import open_gateway
 
-            stack.enter_context(open_gateway(lambda: _answering(site), gateway, teller, environ))
+            opened = stack.enter_context(open_gateway(lambda: _answering(site), gateway, teller, environ))
+            site.tell_faults(opened.faults)
         asyncio.run(_run(site, Doorway(doors, root, http, hangup, check), teller))
         return [(model.name, model.version) for model in site.models]
 

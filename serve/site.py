@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,7 @@ class Site:
         self._places = tuple(places)
         self._lock = threading.Lock()
         self._reloading = threading.Lock()
+        self.faults: Callable[[], Sequence[str]] = list
         self._users: Counter[Opened] = Counter()
         self._models = open_models(self._places, options)
         self.pool = Pool(
@@ -59,6 +60,11 @@ class Site:
             working=self._working,
         )
         self.metrics.watch(self.pool, lambda: self._models)
+
+    def tell_faults(self, faults: Callable[[], Sequence[str]]) -> None:
+        """Take what else may fail while the artifacts can be used: it is told with the health and counted in the metrics."""
+        self.faults = faults
+        self.metrics.count_faults(lambda: len(faults()))
 
     @property
     def models(self) -> tuple[Opened, ...]:

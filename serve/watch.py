@@ -32,14 +32,25 @@ class Watch:
         take: function that stores a file safely; the file is then removed. If it raises OctcError, the file is moved to
             `FOLDER/.refused` with the reason in a file beside it.
         seen: size and modification time of files, and since when they are unchanged.
+        away: why the folder cannot be looked into at the moment, None while it can. closed: how many folders below it cannot.
     """
 
     folder: Path
     take: Callable[[Path], None]
     seen: dict[Path, tuple[Facts, float]] = field(default_factory=dict)
+    away: str | None = None
+    closed: int = 0
+    _mount: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._mount = _mount_of(self.folder)
 
     def look(self, now: float) -> int:
         """Process the files that are ready; returns their number. now: seconds on a monotonic clock."""
+        self.away = self._why_away()
+        if self.away is not None:
+            self.seen = {}  # what is there when it comes back may be half of what was copied
+            return 0
         there = self._files()
         self.seen = {path: known for path, known in self.seen.items() if path in there}
         taken = 0
@@ -57,10 +68,23 @@ class Watch:
                     LOG.error("watch: %s, a file is left where it is", type(error).__name__)
         return taken
 
+    def _why_away(self) -> str | None:
+        """Why the folder is not there, or not the one that was watched: without its file system a mount point is empty."""
+        try:
+            with os.scandir(self.folder) as entries:
+                next(entries, None)
+            mount = _mount_of(self.folder)
+        except OSError as error:
+            return error.strerror or type(error).__name__
+        if mount != self._mount and self._mount.is_relative_to(mount):
+            return "its file system is not mounted"
+        self._mount = mount  # a file system that was mounted since counts from now on
+        return None
+
     def _files(self) -> dict[Path, Facts]:
         """Candidate files: no links, no hidden files, no names of unfinished copies."""
-        found = {}
-        for place, folders, names in os.walk(self.folder, followlinks=False):
+        found, closed = {}, list[OSError]()
+        for place, folders, names in os.walk(self.folder, onerror=closed.append, followlinks=False):
             folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
             for name in sorted(names):
                 path = Path(place) / name
@@ -69,6 +93,9 @@ class Watch:
                 with contextlib.suppress(OSError):
                     if path.is_file() and not path.is_symlink():
                         found[path] = facts_of(path)
+        if closed and len(closed) != self.closed:
+            LOG.warning("watch: %d folders below the watched one cannot be looked into: %s", len(closed), closed[0].strerror)
+        self.closed = len(closed)
         return found
 
     def _taken(self, path: Path, facts: Facts, quiet: float) -> int:
@@ -96,6 +123,12 @@ class Watch:
         write_bytes(folder / f"{name}.txt", f"{error.code}: {error.message}\n{error.hint}\n".encode(errors="replace"))
         with contextlib.suppress(FileNotFoundError):
             path.rename(folder / name)
+
+
+def _mount_of(folder: Path) -> Path:
+    """The place where the file system of a folder is mounted."""
+    place = folder.resolve()
+    return next((one for one in (place, *place.parents) if one.is_mount()), place)
 
 
 def _has_only_begun(path: Path, size: int) -> bool:

@@ -2,8 +2,9 @@
 black (PNG). A download that was broken off and padded with zeros is one, and so is a file with a hole.
 
 A JPEG is counted through, block by block, only where something points to it (ITU-T T.81, annexes B, F and G): no marker ends
-it, a run of zeros lies in its data, or its last block is of the grey that decoders fill in. The strips of a TIFF are looked at
-where zeros lie in them: a JPEG as any other, of a deflated one the sum, which its decoder passes over, and codes of PackBits.
+it, a run of zeros lies in its data, or its last block is of the grey that decoders fill in. The strips and tiles of a TIFF are
+looked at where zeros lie in them: a JPEG as any other, of deflate and LZMA the whole stream with its sum, which a decoder that
+has its rows passes over, codes of PackBits, and what `zero_runs` knows of other streams.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import Any
 
 from PIL import Image
 
+from octc.imaging.zero_runs import ZEROS, webp_cut, zstandard_cut
+
 MARKER = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")  # behind the data of a scan, which has stuffed bytes and restarts in it
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 SOI, EOI, SOS, DHT, DRI, TEM = 0xD8, 0xD9, 0xDA, 0xC4, 0xDD, 0x01
 SEQUENTIAL, PROGRESSIVE = (0xC0, 0xC1), 0xC2  # Huffman-coded
 FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
-ZEROS = bytes(64)  # no encoder's, but of a flat picture with codes of its own
 RUN_OF_ZEROS = 0xF0  # a symbol without a number that ends no block
 FILLED = (127, 128)  # the grey of a block without data, and of an inverted one
 ALIKE = 64  # coefficients that one code of zeros, one after the other, has: more than any picture
@@ -34,7 +36,8 @@ PIECE, MOST_UNPACKED = 1 << 20, 1 << 29  # bytes that are unpacked at once, and 
 SIDE = 8  # of a block, pixels
 # TIFF tags: compression, where strips and tiles begin, how long they are, the tables that the JPEGs of all of them share
 COMPRESSION, STARTS, SIZES, TABLES = 259, (273, 324), (279, 325), 347
-DEFLATE, JPEG, PACKBITS = (8, 32946), 7, 32773
+DEFLATE, JPEG, LZW, PACKBITS, LZMA, ZSTANDARD, WEBP = (8, 32946), 7, 5, 32773, 34925, 50000, 50001
+MOST_LZMA = 1 << 28  # bytes of memory that its decoder may ask for
 SINGLES = 16  # literals of one zero each, one after the other, that no encoder of PackBits writes
 RLE_HEADER = 64  # bytes: how many segments, and where up to 15 begin
 Table = tuple[list[int], list[int]]  # of the next 16 bits: how many of them are the code (0: none), and the symbol
@@ -399,7 +402,7 @@ def tiff_cut(data: bytes, picture: Image.Image) -> str | None:
 def strips_cut(take: Callable[[int, int], bytes], tags: Mapping[int, Any], size: tuple[int, int]) -> str | None:
     """The same of a page whose strips, or tiles, are taken by where they begin and how many bytes they have."""
     kind = tags.get(COMPRESSION, 1)
-    if kind not in (JPEG, PACKBITS, *DEFLATE):
+    if kind not in (JPEG, *STREAMS):
         return None
     starts, sizes = (_numbers(tags, names) for names in (STARTS, SIZES))
     for number, place in enumerate(zip(starts, sizes, strict=False)):
@@ -410,7 +413,7 @@ def strips_cut(take: Callable[[int, int], bytes], tags: Mapping[int, Any], size:
             tables = bytes(tags.get(TABLES, b""))
             why = _stream_cut(tables[:-2] + part[2:] if tables else part, size[0] * size[1], lambda: False)
         else:
-            why = _singles(part) if kind == PACKBITS else _unsound(part)
+            why = STREAMS[kind](part)
         if why is not None:
             return f"strip {number}: {why}"
     return None
@@ -421,13 +424,26 @@ def _numbers(tags: Mapping[int, Any], names: tuple[int, int]) -> tuple[int, ...]
     return tuple(found) if isinstance(found, tuple) else (int(found),)
 
 
-def _unsound(data: bytes) -> str | None:
+def _deflated(data: bytes) -> str | None:
     """Why a stream of zlib does not have the sum that it states; None where it has, or is longer than any strip."""
     stream, left, found = zlib.decompressobj(), data, 0
     try:
         while not stream.eof and found < MOST_UNPACKED and (more := stream.decompress(left, PIECE)):
             found, left = found + len(more), stream.unconsumed_tail
     except zlib.error as error:
+        return str(error)
+    return None if stream.eof or found >= MOST_UNPACKED else "its data end too early"
+
+
+def _lzma(data: bytes) -> str | None:
+    """The same of a stream of LZMA, whose parts end in numbers that only its whole decoder looks at."""
+    import lzma  # which not every Python has
+
+    stream, left, found = lzma.LZMADecompressor(lzma.FORMAT_AUTO, MOST_LZMA), data, 0
+    try:
+        while not stream.eof and found < MOST_UNPACKED and (more := stream.decompress(left, PIECE)):
+            found, left = found + len(more), b""
+    except lzma.LZMAError as error:
         return str(error)
     return None if stream.eof or found >= MOST_UNPACKED else "its data end too early"
 
@@ -456,3 +472,15 @@ def _singles(data: bytes, most: int | None = None) -> str | None:
             return f"a hole of zeros ends at byte {at}"
         at += 1 if code == 128 else 2 if code > 128 else code + 2
     return None
+
+
+STREAMS: Mapping[int, Callable[[bytes], str | None]] = {  # compression of a strip -> why it is not whole
+    **dict.fromkeys(DEFLATE, _deflated),
+    LZW: lambda data: (
+        f"a hole of zeros begins at byte {data.find(ZEROS)}"
+    ),  # one zero after the other has longer and longer codes
+    PACKBITS: _singles,
+    LZMA: _lzma,
+    ZSTANDARD: zstandard_cut,
+    WEBP: webp_cut,
+}

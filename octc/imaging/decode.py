@@ -37,6 +37,7 @@ from octc.core.files import closed_folder
 from octc.imaging.clahe import UInt8
 from octc.imaging.cut_off import jpeg_cut, png_cut, tiff_cut
 from octc.imaging.kinds import HEAD, PICTURE, begun, foreign, jpeg_kind
+from octc.imaging.zero_runs import webp_cut
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 READ = "PNG, JPEG, TIFF, BMP or WebP"
@@ -46,7 +47,7 @@ SUFFIXES = {
     ".webp": "WEBP",
 }  # fmt: skip
 Values = tuple[float, float]  # stored grey values that become 0 and 255
-DECODING = 6  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
+DECODING = 7  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
 MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does not
 MIN_SIDE = 32  # pixels; smaller is no B-scan
 MAX_ASPECT = 16.0
@@ -65,7 +66,11 @@ DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOF
 PHOTOMETRIC, COMPRESSION, PLANAR, FILL_ORDER, SAMPLE_FORMAT, EXTRA = 262, 259, 284, 266, 339, 338
 RARE = (34676, 34677, 50001)  # compressions (SGI's, WebP) whose decoders the libtiff of a Pillow may lack
 BITS, SAMPLES, COLOUR_MAP, INK_SET, COEFFICIENTS, SUBSAMPLING, BLACK_WHITE = 258, 277, 320, 332, 529, 530, 532
-CUT_OFF = {"JPEG": jpeg_cut, "MPO": jpeg_cut, "PNG": png_cut, "TIFF": tiff_cut}
+CUT_OFF: Mapping[str, Callable[[bytes, Image.Image], str | None]] = {
+    "JPEG": jpeg_cut, "MPO": jpeg_cut, "PNG": png_cut, "TIFF": tiff_cut,
+    "WEBP": lambda data, picture: webp_cut(data, picture.width * picture.height),
+}  # fmt: skip
+PREDICTOR, PREDICTED = 317, (5, 8, 32946, 34925, 50000)  # and the compressions that have one: LZW, deflate, LZMA, Zstandard
 DESCRIPTION, DEPTH, NEW_SUBFILE, SUBFILE = 270, 32997, 254, 255
 MOST_PAGES = 64  # of a TIFF that is looked at for pages that repeat another; more are a stack
 IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page
@@ -438,7 +443,10 @@ def _doubt(picture: Image.Image, data: bytes) -> str | None:
 
 def tiff_doubt(picture: Image.Image) -> str | None:
     """Why a page of a TIFF cannot be read with certainty, or None."""
-    return _behind_one_page(picture, _tags(picture)) or _doubt_of_pixels(picture)
+    tags = _tags(picture)
+    if _first(tags, PREDICTOR, 1) != 1 and _first(tags, COMPRESSION, 1) not in PREDICTED:
+        return "TIFF with a predictor beside a compression that has none: programs differ in whether it is undone"
+    return _behind_one_page(picture, tags) or _doubt_of_pixels(picture)
 
 
 def _doubt_of_pixels(picture: Image.Image) -> str | None:

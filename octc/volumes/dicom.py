@@ -31,8 +31,10 @@ from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.imaging.cut_off import jpeg_cut, rle_cut
 from octc.imaging.decode import muted
+from octc.imaging.zero_runs import jpeg_2000_cut
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, unsupported
 from octc.volumes.volume import (
+    AROUND,
     MAX_FRAMES,
     SIDES,
     UNKNOWN,
@@ -59,7 +61,8 @@ IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 EXTENDED = "1.2.840.10008.1.2.4.51"
 LOSSY = ("1.2.840.10008.1.2.4.50", EXTENDED)  # sequential JPEG
-ROUNDED = (*LOSSY, "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")  # and those that may have losses
+JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")  # lossless, and of any kind
+ROUNDED = (*LOSSY, "1.2.840.10008.1.2.4.81", JPEG_2000[1])  # and those that may have losses
 RLE = "1.2.840.10008.1.2.5"
 EIGHT_BITS_ONLY = {"pillow", "gdcm"}  # of the decoders of JPEG Extended: the others have 12
 # how compressed pictures begin: JPEG and JPEG-LS, JPEG 2000, and its boxes (RLE has one fragment a frame: PS3.5 A.4.2)
@@ -71,6 +74,8 @@ OF_ALL_PARTS = (
 )  # fmt: skip
 PIXELS, GROUPS = (0x7FE0, 0x0010), 0x52009229  # from here on there are functional groups
 UNDEFINED = 0xFFFFFFFF  # the length of compressed pixels
+# kinds of values whose length has four bytes (PS3.5 7.1.2)
+LONG_KINDS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 MAX_READS = 1_000_000
 NATIVE = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
 NOT_SCANS = {
@@ -111,6 +116,7 @@ MAX_INFLATED = 1 << 30
 MAX_SIBLINGS = 100_000  # files of a folder in which other parts are looked for
 NUMBER_OF_PART = 0x00209162
 CONTRADICTING = "contradicting"
+EYES = ("R", "L", "B")
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,12 @@ class Pixels:
     turned: bool = False  # bytes of 8 bits that stand in words of the other order (PS3.5 8.1.2, big endian)
     below: int = 0  # bits below the stored ones (PS3.5 8.1.1, retired): HighBit + 1 - BitsStored
 
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The lowest and the largest number that a pixel can be."""
+        half = 1 << (self.stored - 1)
+        return (-half, half - 1) if self.signed else (0, 2 * half - 1)
+
     def read(self, index: int) -> Raw:
         """Stored numbers of a frame; bits above and below them do not count (PS3.5 8.1.1)."""
         return self._native(index) if self.step else self._decoded(index)
@@ -227,6 +239,8 @@ class Pixels:
             cut = rle_cut(data, self.rows * self.columns)
         elif self.syntax in LOSSY and decoded.dtype.itemsize == 1:
             cut = jpeg_cut(data, Image.fromarray(decoded.view("u1")))
+        elif self.syntax in JPEG_2000:
+            cut = jpeg_2000_cut(data)
         if cut is not None:
             raise corrupt(self.source.path, f"frame {index} is damaged or cut off: {cut}")
         if self.syntax in ROUNDED and (not self.signed or decoded.dtype.kind == "i"):
@@ -337,7 +351,7 @@ def _opened(path: Path) -> Opened:
     if _integer(opened, "SamplesPerPixel", 1) != 1:
         what = "a colour picture under the OPT class" if kind == OPT else "a colour picture"
         raise _none(path, f"it is {what}", "give the OPT object with the B-scans")
-    meant = str(opened.get("PhotometricInterpretation", ""))
+    meant = _word(opened, "PhotometricInterpretation")
     if meant not in ("MONOCHROME1", "MONOCHROME2"):
         if meant == "PALETTE COLOR":
             hint = "convert it to grey: dcmdump shows what it is, dcm2img (DCMTK) or the device writes pictures"
@@ -494,7 +508,8 @@ def _inflated(path: Path) -> bytes:
                 whole.write(inflater.decompress(block, 1 << 20))
                 block = inflater.unconsumed_tail
                 if whole.tell() > MAX_INFLATED:
-                    raise corrupt(path, f"it inflates to more than {MAX_INFLATED} bytes")
+                    text = f"deflated elements of more than {MAX_INFLATED >> 30} GiB"
+                    raise unsupported(path, text, "store it uncompressed (explicit VR little endian): dcmconv +te IN OUT")
     if not inflater.eof:
         raise cut_short(path, "its deflated elements do not end")
     return whole.getvalue()
@@ -524,6 +539,8 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
         if length == UNDEFINED:
             raise corrupt(path, "its pixels are compressed, and its transfer syntax says that they are not")
         there = min(length, (source.size if opened.inflated is None else len(opened.inflated)) - start)
+        if opened.inflated is not None and not _ends_behind(opened.inflated, start + length):
+            raise corrupt(path, "what it inflates to does not end behind its pixels: there may be a hole in it")
         if length < declared * step:
             raise corrupt(path, f"{declared} frames of {rows} x {columns} are declared, the pixels have {length} bytes")
         turned = opened.words and syntax == BIG_ENDIAN and allocated == 8
@@ -535,6 +552,25 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
     _decodable(path, syntax, stored)
     fragments = _fragments(source, start, declared, opened)
     return Pixels(*given, start, 0, fragments, None, declared, len(fragments), below=below)
+
+
+def _ends_behind(inflated: bytes, at: int) -> bool:
+    """Whether whole elements, or none, lie between the end of the pixels and that of an inflated object: a deflated object has
+    no sum (PS3.5 A.5), and where codes of it are lost, more comes of it, or less."""
+    while at + 8 <= len(inflated):
+        group, kind, short = struct.unpack("<H2x2sH", inflated[at : at + 8])
+        if group < PIXELS[0] or not (kind.isalpha() and kind.isupper()):
+            return False
+        if kind in LONG_KINDS:
+            if at + 12 > len(inflated):
+                return False
+            (length,) = struct.unpack("<I", inflated[at + 8 : at + 12])
+            if length == UNDEFINED:
+                return True
+            at += 12 + length
+        else:
+            at += 8 + short
+    return at >= len(inflated)
 
 
 def decodable(syntax: str) -> bool:
@@ -733,8 +769,7 @@ def _frame(levels: _Levels, part: int, index: int, eye_of_object: tuple[str | No
     position = _numbers(levels.group("PlanePositionSequence"), "ImagePositionPatient", 3)
     pixel = _numbers(measures, "PixelSpacing", 2) or _numbers(levels.top, "PixelSpacing", 2)
     between = _numbers(measures, "SpacingBetweenSlices", 1) or _numbers(levels.top, "SpacingBetweenSlices", 1)
-    anatomy = levels.group("FrameAnatomySequence")
-    eye, source = _frame_eye(str(anatomy.get("FrameLaterality", "")) if anatomy is not None else "", eye_of_object)
+    eye, source = _frame_eye(_own_eyes(levels), eye_of_object)
     number = None if content is None else content.get("InStackPositionNumber")
     return Frame(
         part=part,
@@ -742,7 +777,7 @@ def _frame(levels: _Levels, part: int, index: int, eye_of_object: tuple[str | No
         eye=eye,
         eye_source=source,
         look=_look(levels),
-        stack="" if content is None else str(content.get("StackID", "")),
+        stack="" if content is None else _word(content, "StackID"),
         in_stack=None if number is None else int(number),
         indices=() if content is None else tuple(int(n) for n in _values(content.get("DimensionIndexValues"))),
         position=None if position is None else (position[0], position[1], position[2]),
@@ -754,23 +789,41 @@ def _frame(levels: _Levels, part: int, index: int, eye_of_object: tuple[str | No
 
 def _eye(levels: _Levels) -> tuple[str | None, str]:
     """R, L, or B for both: ImageLaterality, or Laterality of the series; None where they contradict each other."""
-    named = {name: str(levels.top.get(name, "")) for name in ("ImageLaterality", "Laterality")}
-    named = {name: value for name, value in named.items() if value in ("R", "L", "B")}
+    named = {name: _word(levels.top, name) for name in ("ImageLaterality", "Laterality")}
+    named = {name: value for name, value in named.items() if value in EYES}
     if len(set(named.values())) != 1:
         return None, CONTRADICTING if named else UNKNOWN
     name, eye = next(iter(named.items()))
     return eye, name
 
 
-def _frame_eye(own: str, of_object: tuple[str | None, str]) -> tuple[str | None, str]:
+def _own_eyes(levels: _Levels) -> set[str]:
+    """What the functional groups of a frame, and those of all frames, call its eye."""
+    found = set()
+    for level in (levels.own, levels.shared):
+        anatomy = None if level is None else _first(level.get("FrameAnatomySequence"))
+        if anatomy is not None:
+            found.add(_word(anatomy, "FrameLaterality"))
+    return found.intersection(EYES)
+
+
+def _frame_eye(words: set[str], of_object: tuple[str | None, str]) -> tuple[str | None, str]:
     """The eye of a frame: its own word where the object does not say another one, else the object's; B is no eye."""
     eye, source = of_object
+    if len(words) > 1:
+        return None, CONTRADICTING
+    own = next(iter(words), "")
     if own in SIDES:
         agree = source != CONTRADICTING and eye in (None, "B", own)
         return (SIDES[own], "FrameLaterality") if agree else (None, CONTRADICTING)
     if own == "B" and eye in SIDES:
         return None, CONTRADICTING
     return (SIDES[eye], source) if eye in SIDES and own != "B" else (None, source if source == CONTRADICTING else UNKNOWN)
+
+
+def _word(item: Any, name: str) -> str:
+    """A code without what pads it: blanks before it are no part of it either (PS3.5 6.2), nor are zeros."""
+    return str(item.get(name, "") or "").strip(AROUND)
 
 
 def _values(value: Any) -> list[Any]:
@@ -796,19 +849,19 @@ def _look(levels: _Levels) -> Look:
     centre, width = _one(shown.get("WindowCenter")), _one(shown.get("WindowWidth"))
     window = None
     if centre is not None and width is not None:
-        window = (centre, width, str(shown.get("VOILUTFunction", "") or "LINEAR"))
+        window = (centre, width, _word(shown, "VOILUTFunction") or "LINEAR")
         windowed(np.zeros(1), *window)  # refused now, not at the first frame
     if not np.isfinite((slope, intercept, *(window or ())[:2])).all():
         raise ValueError("a rescale or a window with a number that is not finite")
     modality = _first(levels.top.get("ModalityLUTSequence"))
     table = _first(shown.get("VOILUTSequence")) if window is None else None
-    negative = levels.top.get("PixelRepresentation", 0) == 1 or intercept < 0 or slope < 0
+    signed = levels.top.get("PixelRepresentation", 0) == 1
     return Look(
         slope,
         intercept,
         window,
-        None if modality is None else _table(modality)[:2],
-        None if table is None else _voi(table, negative),
+        None if modality is None else _table(modality, signed)[:2],
+        None if table is None else _voi(table, signed or intercept < 0 or slope < 0),
     )
 
 
@@ -819,10 +872,12 @@ def _one(value: Any) -> float | None:
     return float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value)
 
 
-def _table(item: Any) -> tuple[int, npt.NDArray[np.float64], int]:
-    """A LUT: the first number that it maps, its entries, their bits (PS3.3 C.11.1.1.1)."""
+def _table(item: Any, negative: bool) -> tuple[int, npt.NDArray[np.float64], int]:
+    """A LUT: the first number that it maps, its entries, their bits (PS3.3 C.11.1.1.1). The first number is signed where the
+    numbers that are mapped can be, and their count never is, whatever kind of value the descriptor is written as."""
     count, first, bits = (int(n) for n in item.LUTDescriptor)
-    count = count or 1 << 16
+    count = count % (1 << 16) or 1 << 16
+    first = first - (1 << 16) if negative and first >= 1 << 15 else first
     data = item.LUTData
     big = item.original_encoding[1] is False
     values = np.frombuffer(data, ">u2" if big else "<u2") if isinstance(data, bytes) else np.atleast_1d(data)
@@ -834,26 +889,34 @@ def _table(item: Any) -> tuple[int, npt.NDArray[np.float64], int]:
 
 
 def _voi(item: Any, negative: bool) -> tuple[int, npt.NDArray[np.float64]]:
-    """A VOI LUT as shares. Its first number is signed where the numbers that it maps can be (C.11.2.1.1)."""
-    first, values, bits = _table(item)
-    first = first - (1 << 16) if negative and first >= 1 << 15 else first
+    """A VOI LUT as shares (C.11.2.1.1)."""
+    first, values, bits = _table(item, negative)
     return first, values / ((1 << bits) - 1)
 
 
 def _groups(frames: list[Frame]) -> list[list[Frame]]:
-    """One group for each eye; for each stack too, where stacks of one eye number their frames alike."""
+    """One group for each eye; for each stack too, where those of one eye number their frames alike or lie across each other."""
     eyes: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
         eyes[frame.eye or ""].append(frame)
     groups = []
     for eye in eyes.values():
         numbers = [frame.in_stack for frame in eye if frame.in_stack is not None]
-        stacks = {frame.stack for frame in eye}
-        if len(stacks) > 1 and len(set(numbers)) < len(numbers):
-            groups += [[frame for frame in eye if frame.stack == stack] for stack in sorted(stacks)]
-        else:
-            groups.append(eye)
+        stacks = [[frame for frame in eye if frame.stack == stack] for stack in sorted({frame.stack for frame in eye})]
+        several = len(stacks) > 1 and (len(set(numbers)) < len(numbers) or _crossed(eye, stacks))
+        groups += stacks if several else [eye]
     return groups
+
+
+def _crossed(frames: Sequence[Frame], stacks: Sequence[Sequence[Frame]]) -> bool:
+    """Whether the planes of each stack are parallel, and not to those of the others."""
+    return _turned(frames) and all(len(stack) > 1 and _normal(stack) is not None for stack in stacks)
+
+
+def _turned(frames: Sequence[Frame]) -> bool:
+    """Whether all planes are known, and not parallel."""
+    known = all(frame.across is not None and frame.position is not None for frame in frames)
+    return known and _normal(frames) is None
 
 
 def _normal(frames: Sequence[Frame]) -> npt.NDArray[np.float64] | None:
@@ -897,6 +960,8 @@ def _numbered_oddly(frames: Sequence[Frame]) -> list[str]:
         notes.append(f"{len(frames) - len(numbers)} frames have no number in the stack")
     if len(stacks) > 1:
         notes.append(f"frames of {len(stacks)} stacks (StackID) are read as one volume")
+    if _turned(frames):
+        notes.append("the planes of the frames are not parallel: no distance lies between them")
     return notes
 
 
@@ -932,7 +997,7 @@ def _volume(
         order=order,
         complete=complete,
         lossy=_lossy(opened, one.syntax),
-        annotated={"YES": True, "NO": False}.get(str(opened.get("BurnedInAnnotation", ""))),
+        annotated={"YES": True, "NO": False}.get(_word(opened, "BurnedInAnnotation")),
         patient=patient_hash(key, _text(opened, "PatientID"), _text(opened, "IssuerOfPatientID")),
         notes=tuple(notes),
         origins=tuple((pixels[frame.part].source.path, frame.index) for frame in ordered),
@@ -975,16 +1040,17 @@ def _spacing(ordered: Sequence[Frame]) -> Fact[Spacing]:
         if np.allclose(steps, steps[0], rtol=0.01, atol=1e-6) and abs(steps[0]) > 1e-6:
             between, source = round(abs(float(np.mean(steps))), 6), "ImagePositionPatient"
     pixel = pixel if pixel is not None and min(pixel) > 0 else None
-    between = between if between is not None and between > 0 else None
+    between = between if between is not None and between > 0 and not _turned(ordered) else None
     names = ", ".join(name for name, there in ((source, between), ("PixelSpacing", pixel)) if there)
     return millimetres((between, *(pixel or (None, None))), names)
 
 
 def _lossy(opened: Opened, syntax: str) -> bool | None:
     """Whether losses are stated, or the syntax has them; None where nothing says so."""
-    if syntax in LOSSY or str(opened.get("LossyImageCompression", "")) == "01":
+    stated = _word(opened, "LossyImageCompression")
+    if syntax in LOSSY or stated == "01":
         return True
-    return False if str(opened.get("LossyImageCompression", "")) == "00" else None
+    return False if stated == "00" else None
 
 
 def _device(opened: Opened) -> Fact[str]:
@@ -1038,15 +1104,9 @@ def _notes(opened: Opened, pixels: list[Pixels]) -> list[str]:
 
 def _intensity(opened: Opened, pixels: Pixels, looks: list[Look]) -> Intensity:
     """The grey of an object's frames, as data."""
-    turned = (
-        str(opened.get("PhotometricInterpretation")) == "MONOCHROME1"
-        or str(opened.get("PresentationLUTShape", "")) == "INVERSE"
-    )
-    padding = _padding(opened)
-    low, high = (
-        (-(1 << (pixels.stored - 1)), (1 << (pixels.stored - 1)) - 1) if pixels.signed else (0, (1 << pixels.stored) - 1)
-    )
-
+    turned = _word(opened, "PhotometricInterpretation") == "MONOCHROME1" or _word(opened, "PresentationLUTShape") == "INVERSE"
+    padding = _padding(opened, pixels)
+    low, high = pixels.ends
     plain = all(look == PLAIN for look in looks)
     if not turned and padding is None and (low, high) == (0, 255) and plain:
         derived = DERIVED_GREY.search(str(opened.get("DerivationDescription", "")))
@@ -1108,10 +1168,25 @@ def windowed(values: npt.NDArray[np.float64], centre: float, width: float, funct
     raise ValueError(f"window of width {width} and function {function!r}")
 
 
-def _padding(opened: Opened) -> tuple[int, int] | None:
+def _padding(opened: Opened, pixels: Pixels) -> tuple[int, int] | None:
     """Stored numbers that lie outside of the picture (C.7.5.1.1.2): from, to."""
-    value = opened.get("PixelPaddingValue")
+    value, limit = (_as_pixel(opened.get(name), pixels) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if value is None:
+        return None
+    limit = value if limit is None else limit
+    return min(value, limit), max(value, limit)
+
+
+def _as_pixel(value: Any, pixels: Pixels) -> int | None:
+    """A number as pixels hold it: some programs write those of signed pixels without their sign, those of pixels without one
+    with it, or as bytes, and mean the same bits."""
+    if isinstance(value, bytes) and len(value) == 2:
+        value = int.from_bytes(value, "big" if pixels.syntax == BIG_ENDIAN else "little")
     if not isinstance(value, int):
         return None
-    limit = _integer(opened, "PixelPaddingRangeLimit", value)
-    return min(value, limit), max(value, limit)
+    low, high = pixels.ends
+    if low <= value <= high:
+        return value
+    number = value % (1 << pixels.allocated)
+    bits = pixels.allocated if number >> pixels.stored else pixels.stored
+    return number - (1 << bits) if pixels.signed and number >> (bits - 1) else number

@@ -111,6 +111,21 @@ def _class(path: str, _written: int, _size: int) -> str | None:
     return dicom.without_scans(Path(path))
 
 
+def pictures_of(path: Path) -> tuple[Path, ...]:
+    """Pictures that an export in XML or a manifest names, B-scans or not, whether they are there or not; none of others.
+
+    Raises:
+        OctcError: E222 the file cannot be read.
+    """
+    from octc.volumes import heyex_xml, stacks
+
+    named = {heyex_xml.NAME: heyex_xml.pictures, stacks.MANIFEST: stacks.pictures}.get(format_of(path) or "")
+    if named is None:
+        return ()
+    with reading(path):
+        return tuple(named(path))
+
+
 def _is_picture(head: bytes) -> bool:
     starts = (*COMMON, *TIFFS, b"BM", b"GIF8", b"RIFF")
     return head.startswith(starts)

@@ -80,7 +80,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         raise corrupt(path, f"{frames} B-scans of {rows} x {columns}")
     if min(slo) < 0 or max(slo) > 1 << 15:
         raise corrupt(path, f"SLO picture of {slo[1]} x {slo[0]}")
-    places = _places(source, HEADER + slo[0] * slo[1], frames, 4 * columns * rows)
+    places = _places(source, HEADER + slo[0] * slo[1], frames, 4 * columns * rows, scan_header)
     whole = len(places)
     if whole < frames and not (allow_cut and whole):
         raise cut_short(path, f"{whole} of {frames} B-scans are whole", whole)
@@ -123,13 +123,13 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     ]
 
 
-def _places(source: Source, at: int, frames: int, size: int) -> list[tuple[int, int]]:
-    """(header, numbers) of each B-scan that is whole. Each says itself how long its header is."""
+def _places(source: Source, at: int, frames: int, size: int, stated: int) -> list[tuple[int, int]]:
+    """(header, numbers) of each B-scan that is whole. Each says itself how long its header is (0: as the file says)."""
     places: list[tuple[int, int]] = []
     for index in range(frames):
         if at + SCAN_HEADER > source.size:
             break
-        (header,) = source.numbers("<i", at + 12)
+        header = source.numbers("<i", at + 12)[0] or stated
         if not SCAN_HEADER <= header <= MAX_SCAN_HEADER:
             raise corrupt(source.path, f"the header of B-scan {index} says that it has {header} bytes")
         if at + header + size > source.size:

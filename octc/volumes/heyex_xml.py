@@ -10,6 +10,8 @@ import codecs
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
@@ -17,7 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from octc.core.errors import OctcError
-from octc.imaging.decode import read_image
+from octc.imaging.decode import read_image, read_size
 from octc.volumes.source import Source, corrupt, cut_short, moment_of
 from octc.volumes.stacks import grey_picture
 from octc.volumes.volume import (
@@ -53,7 +55,30 @@ def is_xml(head: bytes) -> bool:
 
 
 def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
-    """A volume for each series. Raises: OctcError E222 damaged, E226 pictures are missing."""
+    """A volume for each series, and size of pictures in it. Raises: OctcError E222 damaged, E226 pictures are missing."""
+    root = _root(path)
+    found = []
+    for patient in root.iter("Patient"):
+        hashed = patient_hash(key, _text(patient, "PatientID"))
+        for study in patient.iter("Study"):
+            for series in study.iter("Series"):
+                found += [_Scans(series, study, hashed, *some) for some in _by_size(path, _scans(series), allow_cut)]
+    if not found:
+        raise OctcError("OCT-E227", f"{path.name} names no B-scans", hint="export the OCT images too", place=str(path))
+    others = tuple(file for file in _pictures(path, root) if file.is_file())
+    return [_volume(path, one, number, len(found), others) for number, one in enumerate(found)]
+
+
+def pictures(path: Path) -> list[Path]:
+    """All pictures that the XML names, those of the eye's surface too, whether they are there or not."""
+    return _pictures(path, _root(path))
+
+
+def _pictures(path: Path, root: ElementTree.Element) -> list[Path]:
+    return [file for file in _beside(path.parent, [_name(image) for image in root.iter("Image")]) if file != path.parent]
+
+
+def _root(path: Path) -> ElementTree.Element:
     source = Source(path)
     if source.size > MAX_XML:
         raise corrupt(path, f"XML of {source.size} bytes")
@@ -62,17 +87,9 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         text = _decoded(data)
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise corrupt(path, "XML that declares entities")
-        root = ElementTree.fromstring(text)
+        return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError) as error:
         raise corrupt(path, f"XML: {error}") from error
-    found = []
-    for patient in root.iter("Patient"):
-        hashed = patient_hash(key, _text(patient, "PatientID"))
-        for study in patient.iter("Study"):
-            found += [(series, study, hashed) for series in study.iter("Series") if _scans(series)]
-    if not found:
-        raise OctcError("OCT-E227", f"{path.name} names no B-scans", hint="export the OCT images too", place=str(path))
-    return [_volume(path, one, number, len(found), allow_cut) for number, one in enumerate(found)]
 
 
 def _encoding(data: bytes) -> tuple[str, bool]:
@@ -103,6 +120,43 @@ def _scans(series: ElementTree.Element) -> list[ElementTree.Element]:
     return [image for image in series.iter("Image") if _text(image, "ImageType/Type") == "OCT"]
 
 
+def _name(image: ElementTree.Element) -> str:
+    """The name of a picture's file, without the place where it was written."""
+    return PureWindowsPath(_text(image, "ImageData/ExamURL").replace("/", "\\")).name
+
+
+def _by_size(
+    path: Path, scans: list[ElementTree.Element], allow_cut: bool
+) -> list[tuple[list[ElementTree.Element], list[Path], tuple[int, int], int, int]]:
+    """The B-scans of a series whose pictures are there, by their size: elements, files, (rows, columns), how many of all sizes
+    are there, how many are named.
+
+    A size is read from the picture; where its header cannot be read it is that of the others, and reading it says why.
+    """
+    files = _beside(path.parent, [_name(scan) for scan in scans])
+    there = [index for index, file in enumerate(files) if file.name and file != path.parent and file.is_file()]
+    if len(there) < len(files) and not (allow_cut and there):
+        absent = next(file.name for index, file in enumerate(files) if index not in there)
+        raise cut_short(path, f"{len(there)} of {len(files)} pictures are in its folder ({absent} is not)", len(there))
+    if len(there) > MAX_FRAMES:
+        raise corrupt(path, f"{len(there)} B-scans")
+    sizes: dict[int, tuple[int, int]] = {}
+    for index in there:
+        with suppress(OSError, ValueError):
+            columns, rows = read_size(files[index])
+            sizes[index] = rows, columns
+    if there and not sizes:
+        read_image(files[there[0]])  # says why
+    usual = next(iter(sizes.values()), (0, 0))
+    found: dict[tuple[int, int], list[int]] = {}
+    for index in there:
+        found.setdefault(sizes.get(index, usual), []).append(index)
+    return [
+        ([scans[index] for index in some], [files[index] for index in some], size, len(there), len(files))
+        for size, some in found.items()
+    ]
+
+
 def _text(element: ElementTree.Element, where: str) -> str:
     found = element.find(where)
     return (found.text or "").strip() if found is not None else ""
@@ -116,36 +170,38 @@ def _number(element: ElementTree.Element, where: str) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _volume(
-    path: Path, found: tuple[ElementTree.Element, ElementTree.Element, str | None], part: int, parts: int, allow_cut: bool
-) -> Volume:
-    series, study, patient = found
-    scans = _scans(series)
-    names = [PureWindowsPath(_text(scan, "ImageData/ExamURL").replace("/", "\\")).name for scan in scans]
-    files = _beside(path.parent, names)
-    there = [index for index, file in enumerate(files) if file.name and file.is_file()]
-    if len(there) < len(files) and not (allow_cut and there):
-        absent = next(file.name for index, file in enumerate(files) if index not in there)
-        raise cut_short(path, f"{len(there)} of {len(files)} pictures are in its folder ({absent} is not)", len(there))
-    if len(there) > MAX_FRAMES:
-        raise corrupt(path, f"{len(there)} B-scans")
-    first = read_image(files[there[0]]).image
-    columns, rows = first.size
+@dataclass(frozen=True)
+class _Scans:
+    """B-scans of one size of a series. named: how many of any size the series names, there: how many of these there are."""
 
-    eye, moment = SIDES.get(_text(series, "Laterality")), _moment(scans[0], study)
+    series: ElementTree.Element
+    study: ElementTree.Element
+    patient: str | None
+    scans: list[ElementTree.Element]
+    files: list[Path]
+    size: tuple[int, int]
+    there: int
+    named: int
+
+
+def _volume(path: Path, found: _Scans, part: int, parts: int, others: tuple[Path, ...]) -> Volume:
+    series, scans, (rows, columns) = found.series, found.scans, found.size
+    eye, moment = SIDES.get(_text(series, "Laterality")), _moment(scans[0], found.study)
     notes = [] if eye else ["the eye is not named"]
-    if len(there) < len(files):
-        notes.append(f"{len(there)} of {len(files)} pictures are there")
-    quality = [_number(scans[index], f"{PLACE}/ImageQuality") for index in there]
+    if found.there < found.named:
+        notes.append(f"{found.there} of {found.named} pictures are there")
+    if len(scans) < found.there:
+        notes.append(f"the series has B-scans of several sizes: these are {len(scans)} of {found.there}")
+    quality = [_number(scan, f"{PLACE}/ImageQuality") for scan in scans]
     return Volume(
         path=path,
         format=NAME,
-        frames=len(there),
+        frames=len(scans),
         rows=rows,
         columns=columns,
         dtype="uint8",
         intensity=as_stored(HEYEX_EXPORT),
-        read=partial(grey_picture, path, tuple(files[index] for index in there), (rows, columns)),
+        read=partial(grey_picture, path, tuple(found.files), (rows, columns)),
         part=part,
         parts=parts,
         laterality=Fact(eye, "Laterality") if eye else Fact(),
@@ -156,11 +212,11 @@ def _volume(
         device=Fact("Heidelberg Engineering", "file type"),
         acquired=Fact(moment, "AcquisitionTime" if moment else UNKNOWN),
         order=Fact("file order", "order in the XML"),
-        complete=Fact(len(there) == len(files), "pictures that the XML names"),
-        patient=patient,
+        complete=Fact(found.there == found.named, "pictures that the XML names"),
+        patient=found.patient,
         quality=tuple(q for q in quality if q is not None) if None not in quality else (),
         notes=tuple(notes),
-        others=tuple(files[index] for index in there),
+        others=others,
     )
 
 

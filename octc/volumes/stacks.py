@@ -200,6 +200,11 @@ def is_manifest(path: Path) -> bool:
     return isinstance(value, dict) and value.get("schema") == SCHEMA
 
 
+def pictures(path: Path) -> list[Path]:
+    """The pictures that a manifest names, whether they are there or not."""
+    return [_inside(path, str(entry["file"])) for entry in read_json(path)["frames"]]
+
+
 def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
     """The pictures that a manifest names, checked against its checksums. Raises: OctcError E222 E226 E501."""
     value = read_json(path)

@@ -20,6 +20,7 @@ from PIL import Image
 from octc.core.errors import OctcError
 from octc.imaging.cut_off import jpeg_cut
 from octc.imaging.decode import whole_only
+from octc.imaging.zero_runs import jpeg_2000_cut
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at, text_of, unsupported
 from octc.volumes.volume import (
     LEFT,
@@ -37,7 +38,7 @@ from octc.volumes.volume import (
 
 NAME = "topcon"
 MAGIC = b"FOCT"
-HEADER = 15
+HEADERS = (15, 12)  # bytes before the first chunk: as a rule, and of an FDS of a Triton plus (OCT-Converter#13)
 MAX_CHUNKS = 10_000
 EXPORT = "export it as DICOM or as pictures from the device's own program"
 # how the B-scans can be stored, the first that is there is taken; the rest of the name -> what is said of it
@@ -130,7 +131,7 @@ def chunks_of(source: Source) -> tuple[dict[bytes, Chunk], bool, dict[bytes, int
     """The first chunk of each name, whether the list ends where the file does, and how many of a name there are if several."""
     found: dict[bytes, Chunk] = {}
     counts: Counter[bytes] = Counter()
-    at = HEADER
+    at = next((at for at in HEADERS if source.head(at + 2)[at + 1 :] == b"@"), HEADERS[0])
     for _ in range(MAX_CHUNKS):
         if at >= source.size:
             return found, at == source.size, _several(counts)
@@ -188,7 +189,8 @@ def _decoded(source: Source, places: Sequence[tuple[int, int]], shape: tuple[int
         if picture.mode != "L":
             raise unsupported(source.path, f"B-scan {index} is no grey of 8 bits ({picture.mode})", EXPORT)
         picture.load()
-        if picture.format == "JPEG" and (cut := jpeg_cut(data, picture)) is not None:
+        cut = jpeg_cut(data, picture) if picture.format == "JPEG" else jpeg_2000_cut(data)
+        if cut is not None:
             raise corrupt(source.path, f"B-scan {index} is damaged or cut off: {cut}")
         return np.asarray(picture)
 

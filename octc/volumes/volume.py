@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +36,7 @@ HEYEX_PATTERNS = {
 }  # its kinds of scans; 6 has circles too
 HEYEX_LOG, HEYEX_EXPORT = "heyex-log", "heyex-export"  # by octc from reflectivity, by the maker before it was written
 
+AROUND = string.whitespace + "\0"  # what pads a text in a file
 NOBODY = ("", "unknown", "anonymous", "anonymized", "anonymised", "none", "0")
 MAX_FRAMES = 10_000  # B-scans of one volume
 MAX_FRAME_PIXELS = 64_000_000
@@ -211,10 +213,10 @@ def patient_hash(key: bytes | None, patient: str, issuer: str = "") -> str | Non
 
     The same id gives the same hash whatever the format of the file; issuer: who gave it out, where a file says so.
     """
-    word = patient.strip()
+    word, of = (text.strip(AROUND) for text in (patient, issuer))
     if not key or word.lower() in NOBODY:
         return None
-    return hmac.new(key, f"{issuer.strip()}\x1f{word}".encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.new(key, f"{of}\x1f{word}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def linear(low: float, high: float) -> Intensity:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,9 @@ from octc.imaging.decode import muted
 from octc.serve.dicom.provider import checked_title
 
 TOKEN = "OCTC_STOW_TOKEN"
-SECONDS = 60
+SECONDS = 60  # of silence
+WHOLE = 300.0  # seconds of a request with its answer: a peer that says a little now and then would hold the only sender
+MOST_ANSWER = 1 << 20  # bytes of an answer that are read
 DUPLICATE = 0x0111  # PS3.7 C.5.1: the peer already has this object
 # PS3.4 B.2.3 and PS3.7: permanent failures
 FOR_EVER = (
@@ -121,14 +127,33 @@ def _uid(path: Path) -> tuple[str, str]:
 
 def _store(title: str, address: tuple[str, int], objects: Sequence[Path], own: str, tls: ssl.SSLContext | None) -> None:
     """Send all objects by C-STORE in one association."""
-    from pynetdicom import AE
+    sockets: list[socket.socket] = []
+    with _in_time(sockets):
+        _associated(title, address, objects, own, tls, sockets)
+
+
+def _associated(
+    title: str,
+    address: tuple[str, int],
+    objects: Sequence[Path],
+    own: str,
+    tls: ssl.SSLContext | None,
+    sockets: list[socket.socket],
+) -> None:
+    from pynetdicom import AE, evt
     from pynetdicom.presentation import build_context
 
     entity = AE(ae_title=own)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = SECONDS
     kinds = sorted({_uid(path)[1] for path in objects})
     contexts = [build_context(kind, ["1.2.840.10008.1.2.1"]) for kind in kinds]
-    association = entity.associate(*address, contexts=contexts, ae_title=title, tls_args=(tls, address[0]) if tls else None)
+    association = entity.associate(
+        *address,
+        contexts=contexts,
+        ae_title=title,
+        tls_args=(tls, address[0]) if tls else None,
+        evt_handlers=[(evt.EVT_CONN_OPEN, lambda event: sockets.append(event.assoc.dul.socket.socket))],
+    )
     if not association.is_established:
         raise NotSent("association rejected" if association.is_rejected else "no association")
     try:
@@ -167,13 +192,95 @@ def _stow(url: str, objects: Sequence[Path], own: Credentials) -> None:
     basic = (user, password) if colon else None
     if own.token and basic is None:
         headers["Authorization"] = f"Bearer {own.token}"
+    content, sockets = b"", list[socket.socket]()
     try:
-        answer = requests.post(
-            url, data=body, headers=headers, auth=basic, timeout=SECONDS, allow_redirects=False, verify=own.ca or True
-        )
+        with (
+            _in_time(sockets),
+            _session(sockets) as session,
+            session.post(
+                url, data=body, headers=headers, auth=basic, timeout=SECONDS, allow_redirects=False, verify=own.ca or True,
+                stream=True,
+            ) as answer,
+        ):  # fmt: skip
+            for piece in answer.iter_content(1 << 16):
+                content += piece
+                if len(content) > MOST_ANSWER:
+                    raise NotSent(f"STOW: HTTP {answer.status_code}, an answer of more than {MOST_ANSWER} bytes")
     except requests.RequestException as error:
         raise NotSent(f"STOW: {type(error).__name__}") from error
-    _judge_stow(answer.status_code, answer.content, {_uid(path)[0] for path in objects})
+    _judge_stow(answer.status_code, content, {_uid(path)[0] for path in objects})
+
+
+@contextmanager
+def _in_time(sockets: Sequence[socket.socket]) -> Iterator[None]:
+    """A peer's connections are cut after WHOLE seconds; NotSent then, however a library puts it. sockets: may still grow."""
+    late, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_cut_late, args=(sockets, late, done), name="octc-in-time", daemon=True)
+    thread.start()
+    try:
+        yield
+    except Exception as error:
+        if late.is_set():
+            raise NotSent(f"no whole answer within {WHOLE:g} s") from error
+        raise
+    finally:
+        done.set()
+        thread.join()
+    if late.is_set():
+        raise NotSent(f"no whole answer within {WHOLE:g} s")
+
+
+def _cut_late(sockets: Sequence[socket.socket], late: threading.Event, done: threading.Event) -> None:
+    """Cut connections that are not done in time, again and again: one may only be in the making."""
+    if done.wait(WHOLE):
+        return
+    late.set()
+    while not done.wait(0.1):
+        for one in sockets:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+
+def _session(sockets: list[socket.socket]) -> Any:
+    """A session of requests whose sockets are kept in a list, since a response may take one from its connection."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+
+    pools = {"http": _remembering(HTTPConnectionPool, sockets), "https": _remembering(HTTPSConnectionPool, sockets)}
+
+    class Adapter(HTTPAdapter):
+        def init_poolmanager(self, *words: Any, **more: Any) -> None:
+            super().init_poolmanager(*words, **more)
+            self.poolmanager.pool_classes_by_scheme = pools
+
+        def proxy_manager_for(self, *words: Any, **more: Any) -> Any:
+            found = super().proxy_manager_for(*words, **more)
+            found.pool_classes_by_scheme = pools
+            return found
+
+    session = requests.Session()
+    session.mount("http://", Adapter())
+    session.mount("https://", Adapter())
+    return session
+
+
+def _remembering(kind: Any, sockets: list[socket.socket]) -> Any:
+    """A kind of pool that keeps the sockets of its connections."""
+
+    class Remembering(kind):  # type: ignore[misc]
+        def _new_conn(self) -> Any:
+            made = super()._new_conn()
+            connect = made.connect
+
+            def connected() -> None:
+                connect()
+                sockets.append(made.sock)
+
+            made.connect = connected
+            return made
+
+    return Remembering
 
 
 def _judge_stow(code: int, content: bytes, sent: set[str]) -> None:

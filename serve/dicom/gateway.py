@@ -223,8 +223,26 @@ class Gateway:
 
     def _look(self) -> float:
         if self._watch is not None:
+            before = self._watch.away
             self._watch.look(time.monotonic())
+            self._tell_away(before, self._watch.away)
         return LOOK
+
+    def _tell_away(self, before: str | None, now: str | None) -> None:
+        """Say that the watched folder went, or that it is there again."""
+        if now == before:
+            return
+        if now is None:
+            LOG.info("watch: the folder is there again")
+            self._spool.audit("watch-back")
+        else:
+            LOG.error("watch: the folder cannot be looked into: %s", now)
+            self._spool.audit("watch-away", why=now)
+
+    def faults(self) -> list[str]:
+        """What keeps volumes from coming in at the moment, without names or places."""
+        away = None if self._watch is None else self._watch.away
+        return [] if away is None else [f"watched folder: {away}"]
 
     def _take(self, path: Path) -> None:
         """Copy a file of the watched folder into the queue; one that is written to meanwhile is left for the next look."""

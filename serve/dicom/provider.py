@@ -31,6 +31,7 @@ TRANSIENT = 0x02  # transient rejection: too many associations (PS3.8 9.3.4)
 MAX_PDU = 1 << 20  # bytes; larger PDUs than offered are an attack or error, and would be read into memory
 FREE = 1 << 30  # minimum free disk space to accept objects, bytes
 SECONDS = 60  # timeout of a silent peer
+WHOLE = ".whole"  # ends the name of an object that pynetdicom has written and does not remove any more
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,23 @@ class Provider:
         if socket.socket is not None:
             socket.socket.settimeout(SECONDS)  # for a peer that stops in the middle of a message
         socket.recv = _bounded(socket.recv, event.assoc, self._door.most)
+        event.assoc.dimse.receive_primitive = self._written(event.assoc)
+
+    def _written(self, association: Any) -> Callable[[Any], None]:
+        """Wrap writing of what comes in: on a full disk pynetdicom's thread would die and leave the file where it is, so that
+        the disk stays full."""
+        receive = association.dimse.receive_primitive
+
+        def written(primitive: Any) -> None:
+            try:
+                receive(primitive)
+            except OSError as error:
+                with contextlib.suppress(OSError):  # the audit log lies on the same disk
+                    self._spool.audit("fault", where="receive", what=type(error).__name__)
+                _discard(association)
+                association.dul.socket.close()
+
+        return written
 
     def _requested(self, event: Any) -> None:
         """On an association request: check the peer's title and, if configured, its address."""
@@ -175,6 +193,9 @@ class Provider:
         try:
             return self._taken(event, title)
         except Exception as error:  # pynetdicom would respond without a log entry
+            for left in (event.dataset_path, event.dataset_path.with_suffix(WHOLE)):
+                with contextlib.suppress(OSError):
+                    left.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # on a full disk the audit log may not be writable
                 self._spool.audit("fault", where="store", what=type(error).__name__, peer=title)
             return OUT_OF_RESOURCES if isinstance(error, OSError) else PROCESSING_FAILURE
@@ -192,7 +213,7 @@ class Provider:
         if kind != OPT or uid != str(event.request.AffectedSOPInstanceUID):
             self._spool.audit("refused", peer=title, why="object and command differ")
             return MISMATCH
-        whole = event.dataset_path.with_suffix(".whole")
+        whole = event.dataset_path.with_suffix(WHOLE)
         event.request._dataset_file.close()
         event.dataset_path.rename(whole)
         self._spool.receive(whole, key_of(uid), peer=title)
@@ -204,9 +225,15 @@ def _closed(event: Any) -> None:
     load balancer or scanner) would otherwise occupy it for SECONDS."""
     if not event.assoc.is_established:
         event.assoc.dul.to_user_queue.put(None)  # wakes its thread
-    file = getattr(event.assoc.dimse.message, "_data_set_file", None)
+    _discard(event.assoc)
+
+
+def _discard(association: Any) -> None:
+    """Remove the object that is being received; on a full disk its last bytes cannot be written when it is closed."""
+    file = getattr(association.dimse.message, "_data_set_file", None)
     if file is not None:
-        file.close()
+        with contextlib.suppress(OSError):
+            file.close()
         Path(file.name).unlink(missing_ok=True)
 
 

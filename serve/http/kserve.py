@@ -198,8 +198,9 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """GET /v2/health/ready: all artifacts were checked before the server started to listen."""
-    return json_response({"ready": True})
+    """GET /v2/health/ready: all artifacts were checked before the server started to listen. What else fails is named."""
+    faults = list(request.app.state.site.faults())
+    return json_response({"ready": True, **({"faults": faults} if faults else {})})
 
 
 async def server(request: Request) -> Response:

@@ -45,6 +45,12 @@ ERRORS = {
 }  # fmt: skip
 
 
+READY: Table = {  # faults: what is wrong beside the artifacts, where something is
+    "type": "object", "required": ["ready"],
+    "properties": {"ready": {"type": "boolean"}, "faults": {"type": "array", "items": TEXT}},
+}  # fmt: skip
+
+
 def describe(site: Site, doors: Doors) -> Table:
     """The document for /openapi.json."""
     found: Table = {
@@ -70,7 +76,7 @@ def _protocol(models: Sequence[Opened]) -> Table:
     paths = {
         "/v2": {"get": _line("Server metadata", _json(_object(name=TEXT, version=TEXT, extensions=_list(TEXT))))},
         "/v2/health/live": {"get": _line("Whether the server is alive", _json(_object(live={"type": "boolean"})))},
-        "/v2/health/ready": {"get": _line("Whether the server is ready", _json(_object(ready={"type": "boolean"})))},
+        "/v2/health/ready": {"get": _line("Whether the server is ready", _json(READY))},
         "/v2/repository/index": {
             "post": _line(
                 "The served models",

@@ -14,6 +14,7 @@ from PIL import Image
 from octc.datasets.synthetic.bscans import draw_phantom
 from octc.imaging.decode import decode_image, read_image, read_size
 from octc.imaging.preprocess import Preprocess, quality_notes
+from tests.octc import tiffs
 from tests.octc.pictures import codes, encoded, png_of, refused
 
 
@@ -159,3 +160,16 @@ def test_real_images_need_no_note(ucsd: Path) -> None:
     paths = sorted(ucsd.rglob("*.jpeg"))[::20]
     assert paths
     assert [note for path in paths for note in read_image(path).notes] == []
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_predictor_that_no_decoder_undoes_is_refused(bits: int) -> None:
+    """libtiff passes over it where the compression is PackBits or none, tifffile undoes it: two pictures of one file."""
+    values = np.arange(64 * 64).reshape(64, 64) % 200
+    predictor = [(317, 3, [2])]
+    for compression in (tiffs.NONE, tiffs.PACKBITS):
+        decode_image(tiffs.tiff(values, 1, bits, compression=compression), "a.tif")
+        error = refused(tiffs.tiff(values, 1, bits, compression=compression, tags=predictor))
+        assert (error.code, "predictor" in error.message) == ("OCT-E202", True)
+    decode_image(tiffs.tiff(values, 1, bits, compression=tiffs.DEFLATE, tags=predictor), "a.tif")
+    decode_image(tiffs.tiff(values, 1, bits, tags=[(317, 3, [1])]), "a.tif")

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.datasets.synthetic import volumes as synthetic
 from octc.datasets.synthetic.volumes import DrawnEye, draw_eye_volume
+from octc.runtimes.predict import Unread
+from octc.runtimes.scans import Reading, opened
 from octc.volumes import Volume, read_volume, read_volumes
+from octc.volumes.formats import pictures_of
 from tests.octc.volumes.test_makers import CLINIC, needs_samples, same_grey
 
 
@@ -224,3 +228,80 @@ def test_a_b_scan_of_bioptigen_with_other_lines_is_refused(drawn: DrawnEye, tmp_
     with pytest.raises(OctcError) as caught:
         read_volume(tmp_path / "a.OCT")
     assert caught.value.code == "OCT-E229"
+
+
+def test_codes_of_the_largest_exponent_are_white_and_the_last_one_is_outside(drawn: DrawnEye, tmp_path: Path) -> None:
+    data = synthetic.e2e_bytes([drawn])
+    first = chunk_of(data, 0x40000000, 3) + 60 + 20  # drawn from the last B-scan to the first
+    codes = (0xFFFF, 0xFFFE, 0xFC00, 0xFBFF, 0x0000)
+    (volume,) = e2e(drawn, tmp_path, {first: struct.pack("<5H", *codes)})
+    assert volume.raw(0)[0, :5].tolist() == list(codes)
+    assert volume.frame(0)[0, :5].tolist() == [0, 255, 255, 255, 0]
+
+
+def test_chunks_of_an_fds_may_begin_three_bytes_earlier(drawn: DrawnEye, tmp_path: Path) -> None:
+    """As a Triton plus writes them (OCT-Converter#13)."""
+    data = synthetic.fds_bytes(drawn)
+    (tmp_path / "a.fds").write_bytes(data[:7] + data[10:])
+    volume = read_volume(tmp_path / "a.fds")
+    same_grey(volume, drawn)
+    assert (volume.laterality.value, volume.complete.value) == (drawn.eye, True)
+
+
+@pytest.mark.parametrize("version", [b"HSF-OCT-100", b"HSF-OCT-101", b"HSF-OCT-103"])
+def test_b_scans_of_a_vol_that_name_no_length_have_that_of_the_file(version: bytes, drawn: DrawnEye, tmp_path: Path) -> None:
+    data = bytearray(synthetic.vol_bytes(drawn))
+    path = tmp_path / "a.vol"
+    path.write_bytes(data)
+    whole = read_volume(path)
+    data[: len(version)] = version
+    (length,) = struct.unpack_from("<i", data, 100)
+    (columns, count, rows), (wide, high) = struct.unpack_from("<3i", data, 12), struct.unpack_from("<2i", data, 48)
+    for index in range(count):
+        struct.pack_into("<i", data, 2048 + wide * high + index * (length + 4 * rows * columns) + 12, 0)
+    path.write_bytes(data)
+    volume = read_volume(path)
+    assert volume.digest() == whole.digest()
+    struct.pack_into("<i", data, 100, 0)
+    path.write_bytes(data)
+    with pytest.raises(OctcError) as caught:
+        read_volume(path)
+    assert caught.value.code == "OCT-E222"
+
+
+def test_pictures_of_two_sizes_in_a_series_of_an_export_are_two_volumes(drawn: DrawnEye, tmp_path: Path) -> None:
+    path = synthetic.write_xml(drawn, tmp_path)
+    Image.fromarray(drawn.frames[1][:40]).save(tmp_path / "001.bmp")
+    first, other = read_volumes(path)
+    assert [(one.frames, one.rows, one.columns, one.complete.value) for one in (first, other)] == [
+        (3, 48, 64, True),
+        (1, 40, 64, True),
+    ]
+    assert np.array_equal(first.frame(1), drawn.frames[2])
+    assert np.array_equal(other.frame(0), drawn.frames[1][:40])
+    (tmp_path / "003.bmp").unlink()
+    with pytest.raises(OctcError) as caught:
+        read_volumes(path)
+    assert caught.value.code == "OCT-E226"
+    assert [(one.frames, one.complete.value) for one in read_volumes(path, allow_cut=True)] == [(2, False), (1, False)]
+
+
+def test_the_photograph_of_an_export_is_a_part_of_it(drawn: DrawnEye, tmp_path: Path) -> None:
+    """Heidelberg's XML names that of the eye's surface too: it is no B-scan, and no picture of its own. Where the export cannot
+    be read, nobody knows what its pictures are."""
+    path = synthetic.write_xml(drawn, tmp_path)
+    Image.fromarray(np.full((96, 96), 90, np.uint8)).save(tmp_path / "slo.bmp")
+    photograph = (
+        "<Image><ImageType><Type>LOCALIZER</Type></ImageType><ImageData><ExamURL>C:\\x\\SLO.bmp</ExamURL></ImageData></Image>"
+    )
+    path.write_text(path.read_text().replace("<Image>", photograph + "<Image>", 1))
+    everything = sorted(tmp_path.iterdir())
+    (volume,) = read_volumes(path)
+    assert (volume.frames, tmp_path / "slo.bmp" in volume.others) == (4, True)
+    found = opened(everything, Reading())
+    assert [type(one).__name__ for one in found] == ["Scan"] * 4
+    (tmp_path / "002.bmp").unlink()
+    (unread,) = opened([one for one in everything if one.exists()], Reading())
+    assert isinstance(unread, Unread)
+    assert unread.error.code == "OCT-E226"
+    assert set(pictures_of(path)) == {tmp_path / name for name in ("slo.bmp", "000.bmp", "001.bmp", "002.bmp", "003.bmp")}
