@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,9 +10,6 @@ from octc.cli._app.remote import remote_python
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.schemas.search import SearchOptions
-
-if TYPE_CHECKING:
-    from octc.export.search.job import SearchResult
 
 
 def search(
@@ -33,16 +30,14 @@ def search(
     from octc.core.optional import need_wing
 
     need_wing("export")
-    from octc.export.search.job import SearchJob, dry, prepare, run_search
+    from octc.export.search.job import SearchJob, find_student
+    from octc.export.search.pages import COLUMNS, answer_lines, table_rows
+
+    def begun(name: str) -> None:
+        session.run_id = name
 
     python = "" if options.on is None else remote_python(session)
-    ready = prepare(SearchJob(options, session.run_dir, session.data, session, python), dry_run=dry_run)
-    session.run_id = ready.name
-    return _show(session, dry(ready) if dry_run else run_search(ready))
-
-
-def _show(session: Session, found: SearchResult) -> int:
-    from octc.export.search.pages import COLUMNS, answer_lines, table_rows
+    found = find_student(SearchJob(options, session.run_dir, session.data, session, python), dry_run=dry_run, begun=begun)
 
     session.report(found.to_json())
     session.result(Rows(COLUMNS, table_rows(found.document)))

@@ -16,7 +16,7 @@ from torch import fx
 from torch.nn import functional
 
 from octc.compress.placement import convolutions, is_quantised_conv, quantisers, set_mode
-from octc.compress.trace import APART
+from octc.compress.trace import APART, interpreted
 from octc.train.networks.models import out_of_place
 
 Batches = Callable[[], Iterable[torch.Tensor]]
@@ -220,5 +220,5 @@ class _Cached:
 @torch.no_grad()
 def _run(module: fx.GraphModule, batch: torch.Tensor) -> _Cached:
     interpreter = fx.Interpreter(module, garbage_collect_values=False)
-    logits = interpreter.run(batch).float()
+    logits: torch.Tensor = interpreted(interpreter, batch).float()
     return _Cached(module, interpreter, logits)

@@ -235,6 +235,20 @@ def _as_affine(module: fx.GraphModule, node: fx.Node, norm: nn.Module, activatio
     module.graph.erase_node(node)
 
 
+def interpreted(interpreter: fx.Interpreter, *inputs: Any) -> Any:
+    """What `interpreter.run` gives, without its progress bar. That is a tqdm also where nothing is shown: it makes a lock of
+    multiprocessing, after which a caller (a notebook) cannot choose how processes are started, and a thread."""
+    interpreter.env, interpreter.args_iter = {}, iter(inputs)
+    for node in interpreter.graph.nodes:
+        interpreter.env[node] = interpreter.run_node(node)
+        if node.op == "output":
+            return interpreter.env[node]
+        if interpreter.garbage_collect_values:
+            for dead in interpreter.user_to_last_uses.get(node, ()):
+                del interpreter.env[dead]
+    return None
+
+
 def give_shapes(model: nn.Module, module: fx.GraphModule, size: int) -> None:
     """Give every node its shape, at no less than `SMALLEST` pixels where the network takes them."""
     weights = next(module.parameters(), torch.zeros(()))
@@ -243,8 +257,8 @@ def give_shapes(model: nn.Module, module: fx.GraphModule, size: int) -> None:
         image = torch.zeros(1, 3, side, side, dtype=weights.dtype)
         try:
             with torch.no_grad():
-                fx.Interpreter(module).run(image)  # by itself: ShapeProp prints what goes wrong
-                ShapeProp(module).propagate(image)
+                interpreted(fx.Interpreter(module), image)  # by itself: ShapeProp prints what goes wrong
+                interpreted(ShapeProp(module), image)
             return
         except Exception as error:  # whatever operators raise
             reason = error

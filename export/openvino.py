@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from octc.core.errors import OctcError, shorten
+from octc.core.errors import OctcError, first_line, shorten
 from octc.core.optional import need, openvino_core
 from octc.export.onnx.ranges import HALF_MAX
 
 MAIN = "model.xml"
+STREAM = "iostream error"  # of a file; OpenVINO removes what it could not write whole, so that the disk seems to have room
 
 
 def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
@@ -23,7 +24,8 @@ def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
     runtime reshapes to a static one.
 
     Raises:
-        OctcError: E407 when OpenVINO cannot read the file, E408 with the weights that `half` would cut.
+        OctcError: E407 when OpenVINO cannot read the file, E904 when its files cannot be written, E408 with the weights that
+            `half` would cut.
     """
     openvino = need("openvino")
     from openvino._offline_transformations import apply_moc_transformations
@@ -33,6 +35,10 @@ def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
         apply_moc_transformations(model, True)
         openvino.save_model(model, str(folder / MAIN), compress_to_fp16=half)
     except RuntimeError as error:
+        if STREAM in str(error):
+            text = "OpenVINO could not write the files of the model: no room on the disk, or more than this process may write"
+            hint = "free some space, or give another disk: --run-dir DIR, TMPDIR=DIR; ulimit -f unlimited"
+            raise OctcError("OCT-E904", text, hint=hint, place=str(folder), why=first_line(error)) from error
         lines = str(error).splitlines()
         text = f"OpenVINO cannot take the graph: {lines[-1][:300] if lines else 'no message'}"
         raise OctcError("OCT-E407", text, hint="octc export --target onnx") from error

@@ -25,9 +25,9 @@ class EagerRuntime:
         torch = need("torch")
         self.name = artifact.name
         self._artifact = artifact
+        self._model: Any = _build(folder, artifact)
         self._before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        self._model: Any = _build(folder, artifact)
         self._scale, self._shift = (torch.tensor(values).view(1, 3, 1, 1) for values in artifact.preprocess.affine)
         self.facts = {
             **no_facts("torch", torch.__version__),
@@ -80,7 +80,8 @@ def _build(folder: Path, artifact: Artifact) -> Any:
         text = f"{artifact.name} names a network that octc does not build: {artifact.model!r} with {options!r}"
         raise OctcError("OCT-E502", text, hint="do not use this artifact", place="artifact.json")
     try:
-        model = timm.create_model(artifact.model, pretrained=False, num_classes=len(artifact.classes), **options)
+        with torch.random.fork_rng(devices=[]):  # weights that the file replaces are drawn: the caller's random numbers stay
+            model = timm.create_model(artifact.model, pretrained=False, num_classes=len(artifact.classes), **options)
         state = need("safetensors.torch").load_file(str(folder / artifact.main_file), device="cpu")
         model.load_state_dict(state, strict=True)
     except MemoryError:

@@ -31,7 +31,7 @@ from octc.train.jobs.lines import say_tuned
 from octc.train.jobs.progress import StageProgress
 from octc.train.loop.checkpoint import META, Checkpoint, is_checkpoint, read_checkpoint, write_checkpoint
 from octc.train.loop.memory import keep_memory
-from octc.train.loop.processes import make_accelerator, processor_threads
+from octc.train.loop.processes import accelerate_apart, make_accelerator, torch_lent
 from octc.train.recipes.config import Recipe, Stage
 from octc.train.stages import Context
 
@@ -125,7 +125,7 @@ def simplify_run(
     job = new_job(folder, data, reporter)
     made = resumed or _create(folder, source, options)
     job.run_id = made.id
-    with owning(made) as recovered:
+    with accelerate_apart(), owning(made) as recovered:
         if recovered:
             reporter.warn("OCT-W306", recovered, str(made.path))
         return Simplified(made, _whole(job, source, options, stage, made, latency))
@@ -213,7 +213,7 @@ def _whole(
         raise OctcError("OCT-E104", text, hint="start it without torchrun")
     run.update(status="running")
     try:
-        with processor_threads(accelerator), StageProgress(job, run, accelerator) as shown:
+        with torch_lent(accelerator), StageProgress(job, run, accelerator) as shown:
             context = Context(
                 run=run,
                 root=source.root,

@@ -12,11 +12,13 @@ from octc.bench.parity.verify import verify_artifact
 from octc.compress.jobs import new_job
 from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError
+from octc.core.faults import of_machine
 from octc.core.files import write_json
 from octc.core.options import keys_of
 from octc.core.targets import TARGETS
 from octc.export.run import ExportOptions, export_run, plan_export
 from octc.export.search.measure import Target, timing_of
+from octc.export.search.own import own_failure
 from octc.export.search.rounds import Training, read_answers
 from octc.export.search.select import Budget, Choice, Cost, choose, over_budget
 from octc.export.search.state import Book
@@ -35,6 +37,7 @@ from octc.train.loop.checkpoint import is_checkpoint
 RECIPE = "winner.json"
 RUNS = Path("runs")  # where every command looks unasked
 OVER = "the trained winner is over the budget"
+GATE = "OCT-E405"
 REFERENCE = ("onnx", "fp32")  # that a verification compares with
 CORRECTION = (
     "Chosen on validation among {count} candidates, so the validation accuracy of the winner is optimistic, and {tests} "
@@ -73,25 +76,30 @@ def choose_winner(book: Book, run_dir: Path, margin: float) -> Choice:
 
 
 def finish(training: Training, book: Book, target: Target | None, options: SearchOptions, budget: Budget) -> None:
-    """Tune, export and verify the winner; where the gate refuses its INT8 the next fastest takes its place, and it is said.
+    """Tune, export and verify the winner; where the gate refuses its INT8, or it cannot be tuned or exported here, the next
+    fastest takes its place, and it is said.
 
     target: where the candidates were measured; None: not here, and the winner's own file is not timed.
 
     Raises:
-        OctcError: E405 the gate refused all of them, and what tuning, export and verification raise.
+        OctcError: E405 the gate refused all of them; what the export of the teacher and the verification raise.
     """
     choice = choose_winner(book, training.job.run_dir, options.margin)
+    for teacher in _teacher(training):
+        _export_missing(training, teacher, REFERENCE, None)
     errors: list[OctcError] = []
     for name in choice.order:
         candidate = book.measured(name).candidate
         run = find_run(training.job.run_dir, next(one.run for one in book.document.finalists if one.name == name))
         try:
             folder = _export(training, book, candidate, _tuned(training, candidate, run), options)
-        except OctcError as error:
-            if error.code != "OCT-E405":
+        except Exception as error:
+            if (why := own_failure(error)) is None:
                 raise
-            errors.append(error)
-            line = f"{name}: refused by the gate of its export ({error.message})"
+            told = error if isinstance(error, OctcError) else of_machine(error)
+            errors += [told] if told is not None else []
+            gate = isinstance(error, OctcError) and error.code == GATE
+            line = f"{name}: {'refused by the gate of' if gate else 'left out in its tuning or'} its export ({why})"
             book.document.refused += [] if line in book.document.refused else [line]
             training.job.reporter.say(f"! {line}")
             continue
@@ -124,19 +132,20 @@ def _tuned(training: Training, candidate: Candidate, run: Run) -> Run:
 
 
 def _export(training: Training, book: Book, candidate: Candidate, run: Run, options: SearchOptions) -> Path:
-    """The artifact of a run, and an FP32 one of it and of its teacher to compare with; those that are there are left."""
-    name = str(book.measured(candidate.name).chosen)
-    folder = run.artifacts / f"{name}-{candidate.precision}"
-    how, reporter = ExportOptions(data=training.job.data), training.job.reporter
-    gate = margins(options)
-    for one, pair in ((run, (name, candidate.precision)), (run, REFERENCE), *((t, REFERENCE) for t in _teacher(training))):
-        if (one.artifacts / "-".join(pair) / MANIFEST).is_file():
-            continue
-        judged = gate if pair[1] == "int8" else None
-        found = export_run(one, plan_export(one, [pair[0]], pair[1], how), how, judged, reporter=reporter)
-        if (failure := found.failure) is not None:
-            raise failure
-    return folder
+    """The artifact of a run, and an FP32 one of it to compare with; those that are there are left."""
+    name, gate = str(book.measured(candidate.name).chosen), margins(options)
+    for pair in ((name, candidate.precision), REFERENCE):
+        _export_missing(training, run, pair, gate if pair[1] == "int8" else None)
+    return run.artifacts / f"{name}-{candidate.precision}"
+
+
+def _export_missing(training: Training, run: Run, pair: tuple[str, str], gate: ParityOptions | None) -> None:
+    if (run.artifacts / "-".join(pair) / MANIFEST).is_file():
+        return
+    how = ExportOptions(data=training.job.data)
+    found = export_run(run, plan_export(run, [pair[0]], pair[1], how), how, gate, reporter=training.job.reporter)
+    if (failure := found.failure) is not None:
+        raise failure
 
 
 def _teacher(training: Training) -> list[Run]:

@@ -16,17 +16,17 @@ from octc.compress.jobs import new_job
 from octc.core.clock import utc_now
 from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError, combined
-from octc.core.faults import of_machine
 from octc.core.files import canonical_json, sha256_bytes
-from octc.core.progress import LogReporter, Reporter
+from octc.core.progress import LogReporter, Reporter, silent
 from octc.datasets.base import Samples
 from octc.datasets.registry import guess_layout
 from octc.export.search.budget import read_budget
 from octc.export.search.candidates import base_recipe, changes, check_targets, engines_of, read_candidates, recipe_of
-from octc.export.search.effort import FIXED, TAIL, Effort, effort_of, macs_of, scaled_effort
+from octc.export.search.effort import FIXED, TAIL, Effort, Steps, effort_of, macs_of, scaled_effort
 from octc.export.search.finish import failures, finish
 from octc.export.search.measure import EXPORT_S, Target, Where, find_target, kept_timing, timing_of
 from octc.export.search.on_ray import check_ray, crew_of
+from octc.export.search.own import network_failure
 from octc.export.search.pages import are_written, write_pages
 from octc.export.search.random_network import export_random, found_artifacts
 from octc.export.search.rounds import Training, run_rounds
@@ -44,6 +44,7 @@ from octc.train.jobs.data import check_calibration, split_for
 from octc.train.jobs.request import NONE, make_requests
 from octc.train.jobs.run import open_place
 from octc.train.jobs.teachers import check_teachers, choose_teacher
+from octc.train.loop.processes import accelerate_apart
 from octc.train.recipes.config import Recipe
 
 KEY = 8  # digits of a search's name
@@ -282,8 +283,15 @@ def search_student(
     texts = [budget] if isinstance(budget, str) else list(budget)
     given = replace(options or SearchOptions(), budget=texts)
     job = SearchJob(given, Path(run_dir), None if data is None else str(data), reporter or LogReporter())
-    ready = prepare(job, dry_run=dry_run)
-    return dry(ready) if dry_run else run_search(ready)
+    return find_student(job, dry_run=dry_run)
+
+
+def find_student(job: SearchJob, *, dry_run: bool = False, begun: Callable[[str], None] = silent) -> SearchResult:
+    """`search_student` of a job. begun: is told the name of the search, when all that can be refused was."""
+    with accelerate_apart():
+        ready = prepare(job, dry_run=dry_run)
+        begun(ready.name)
+        return dry(ready) if dry_run else run_search(ready)
 
 
 def margin_note(ready: Ready) -> str:
@@ -317,8 +325,12 @@ def dry(ready: Ready) -> SearchResult:
     recipes = {row.candidate.name: ready.recipe(row.candidate) for row in rows if row.state == "kept"}
     if not kept:
         raise _no_weights(ready)
-    device, views = ready.training.place.accelerator.device, min(ready.options.cached_views, ready.epochs)
-    effort = scaled_effort(recipes, kept, ready.training.split, ready.teacher is not None, views, device)
+    views = min(ready.options.cached_views, ready.epochs)
+    effort = scaled_effort(recipes, kept, ready.training.split, ready.teacher is not None, views, _steps(ready))
+    if not effort.per_epoch:
+        raise _no_steps(ready, effort)
+    for row in (row for row in rows if row.candidate.name in effort.out):
+        row.state, row.why = "not_trained", effort.out[row.candidate.name]
     measuring = waiting * (ready.target.seconds + EXPORT_S)
     plan = _plan(ready, effort, measuring)
     note = "about: one step was timed and scaled by arithmetic, and every candidate is taken to be within the budget"
@@ -384,13 +396,14 @@ def take_part(job: SearchJob, name: str) -> None:
         OctcError: E110 this machine has other images, other candidates or another octc; E310 it lacks start weights; and what
             `prepare` and trainings raise.
     """
-    ready = prepare(job, measures=False)
-    book = open_book(job.run_dir / ready.name, _fresh(ready))
-    if ready.name != name or book.document.plan is None:
-        text = f"this machine would do {ready.name} and not {name}: its images, its candidates or its octc are others"
-        raise OctcError("OCT-E110", text, hint="the same octc and the same images on every machine", place=str(book.path))
-    _check_weights(ready, book)
-    _trials(ready, book)
+    with accelerate_apart():
+        ready = prepare(job, measures=False)
+        book = open_book(job.run_dir / ready.name, _fresh(ready))
+        if ready.name != name or book.document.plan is None:
+            text = f"this machine would do {ready.name} and not {name}: its images, its candidates or its octc are others"
+            raise OctcError("OCT-E110", text, hint="the same octc and the same images on every machine", place=str(book.path))
+        _check_weights(ready, book)
+        _trials(ready, book)
 
 
 def _trials(ready: Ready, book: Book) -> None:
@@ -531,10 +544,10 @@ def _measure_one(ready: Ready, candidate: Candidate) -> Measured:
     own = (candidate.target,) if candidate.target else targets
     try:
         built = export_random(candidate, ready.recipe(candidate), ready.classes, own, ready.target.cache)
-    except OctcError as error:
-        if of_machine(error) is not None:
+    except Exception as error:
+        if (failure := network_failure(error)) is None:
             raise
-        return _measured(candidate, "not_exported", f"{error.code}: {error.message}", (None, None), [])
+        return _measured(candidate, "not_exported", failure, (None, None), [])
     timings = [timing_of(found, ready.target) for found in built.founds.values()]
     size = (built.macs, built.parameters)
     known = [one for one in timings if one.ms is not None]
@@ -553,9 +566,11 @@ def _settled(ready: Ready, name: str) -> tuple[Candidate, str, str]:
     stage = ready.recipe(candidate).student
     try:
         return with_structure(candidate, stage, len(ready.classes), ready.options.fetch_weights), "kept", ""
-    except OctcError as error:
-        if of_machine(error) is not None:
+    except Exception as error:
+        if (why := network_failure(error)) is None:
             raise
+        if not isinstance(error, OctcError):
+            return candidate, "not_exported", why
         if error.code == "OCT-E310":
             return candidate, "no_weights", f"{error.message}: {error.hint.split(';')[0]}"
         state = "not_exported" if changes(candidate) else "no_weights"
@@ -640,16 +655,36 @@ def _plan_document(plan: Plan, effort: Effort, note: str, workers: int) -> Searc
     )
 
 
+def _steps(ready: Ready) -> Steps:
+    """How the trials of a search take their steps."""
+    return Steps(ready.training.place.accelerator, ready.training.asked.auto_batch)
+
+
+def _no_steps(ready: Ready, effort: Effort) -> OctcError:
+    """E302, E301: nothing is planned without a candidate that can be trained; given again they are tried again."""
+    memory = all("OCT-E302" in why for why in effort.out.values())
+    why = "; ".join(f"{name}: {one}" for name, one in list(effort.out.items())[:3])
+    text = f"of none of the {len(effort.out)} candidates that are left a training step can be done"
+    hint = "more memory, a smaller batch (train.batch in octc.toml), or smaller candidates; the same command tries them again"
+    other = "--candidates FILE with other networks; octc train student alone shows why"
+    place = str(ready.job.run_dir / ready.name)
+    return OctcError("OCT-E302" if memory else "OCT-E301", text, hint=hint if memory else other, place=place, why=why[:500])
+
+
 def _plan_it(ready: Ready, book: Book) -> None:
     """Time the steps, plan the rounds, and say what --hours leaves out."""
     recipes = {row.candidate.name: ready.recipe(row.candidate) for row in book.document.candidates if row.state == "kept"}
     views = min(ready.options.cached_views, ready.epochs)
     with ready.job.reporter.progress("timing a step of each", len(recipes)) as step:
-        device = ready.training.place.accelerator.device
-        effort = effort_of(recipes, ready.training.split, ready.teacher, views, device, step)
+        effort = effort_of(recipes, ready.training.split, ready.teacher, views, _steps(ready), step)
+    if not effort.per_epoch:
+        raise _no_steps(ready, effort)
     plan = _plan(ready, effort, book.seconds)
     note = "from a measured step of each candidate; at most, as if the dearest went on"
     book.document.plan = _plan_document(plan, effort, note, ready.options.workers)
+    for row in (row for row in book.document.candidates if row.candidate.name in effort.out):
+        row.state, row.why = "not_trained", effort.out[row.candidate.name]
+        book.note(f"{row.candidate.name} is left out, no step of its training can be done: {row.why}")
     for row in (row for row in book.document.candidates if row.candidate.name in plan.cut):
         row.state, row.why = "cut", f"--hours {ready.options.hours:g}: {effort.per_epoch[row.candidate.name]:.0f} s an epoch"
     if plan.epochs < ready.epochs:

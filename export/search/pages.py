@@ -19,7 +19,7 @@ FIGURE, TABLE = "pareto.svg", "table.md"
 COLUMNS = ("candidate", "network", "px", "engine", "p50 ms", "95 %", "MB", "MMAC", "result", "val %", "95 %", "why")
 STATES = {
     "over_budget": "over budget", "dominated": "dominated", "not_exported": "not exported", "not_measured": "not measured",
-    "cut": "no time",
+    "not_trained": "not trained", "cut": "no time",
 }  # fmt: skip
 
 

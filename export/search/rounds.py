@@ -22,6 +22,7 @@ from octc.core.faults import of_machine
 from octc.core.files import read_json
 from octc.datasets.split import Split
 from octc.export.search.candidates import recipe_of
+from octc.export.search.own import own_failure
 from octc.export.search.select import Answers, Rung, Score, promoted
 from octc.export.search.state import Book
 from octc.schemas.logs import Owner
@@ -36,9 +37,6 @@ from octc.train.jobs.run import Place, train_one
 from octc.train.loop.checkpoint import is_checkpoint, read_checkpoint
 from octc.train.recipes.config import Recipe
 from octc.train.recipes.registry import stored_recipe
-
-# a training that ends so is out, and the others go on: not finite, short of memory, no such network, no start weights
-FATAL = ("OCT-E301", "OCT-E302", "OCT-E307", "OCT-E310")
 
 
 @dataclass(frozen=True)
@@ -152,10 +150,10 @@ def _train(training: Training, book: Book, number: int, candidate: Candidate) ->
     epochs, run, failure = book.document.rounds[number].epochs, None, ""
     try:
         run = train_trial(training, book.document.search, candidate, epochs)
-    except OctcError as error:
-        if error.code not in FATAL:
+    except Exception as error:
+        if (why := own_failure(error)) is None:
             raise
-        failure = f"{error.code}: {error.message}"
+        failure = why
         training.job.reporter.say(f"! {candidate.name}: {failure}")
     with book.changing():
         trial = next(one for one in book.document.rounds[number].trials if one.name == candidate.name)

@@ -45,7 +45,8 @@ FAULTS = (
         "OCT-E904", NO_MEMORY, "close other programs, raise the limit (ulimit -v), or use a smaller batch",
         errors=("ENOMEM",),
         texts=r"bad_alloc|bad allocation|allocate memory(?! in static TLS)|alloc(ate|ation)? .{0,40}(failed|bytes)"
-        r"|failed to map segment|[Oo]ut of memory|OutOfMemory|out_of_memory|[Nn]ot enough memory|\(os error 12\)|MemoryError",
+        r"|failed to map segment|[Oo]ut of memory|OutOfMemory|out_of_memory|[Nn]ot enough memory|\(os error 12\)|MemoryError"
+        r"|_ALLOC_FAILED",
     ),
     Fault(
         "OCT-E904", "no space left on the disk", "free some space, or give a folder on another disk: --run-dir DIR, TMPDIR=DIR",
@@ -114,6 +115,12 @@ def of_machine(error: BaseException) -> OctcError | None:
     if isinstance(error, OctcError) and error.code in {fault.code for fault in FAULTS}:
         return error
     return fault_of(error)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or one of its causes, says that memory is exhausted: of this machine, or of its GPU."""
+    told = error if isinstance(error, OctcError) and error.exit_code == 4 else fault_of(error)
+    return told is not None and (told.code == "OCT-E302" or told.message == NO_MEMORY)
 
 
 def _fault(error: BaseException) -> Fault | None:

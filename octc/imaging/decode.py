@@ -22,7 +22,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,6 @@ MAX_ASPECT = 16.0
 MAX_BYTES = 512 << 20
 SIDES = f"sides of at least {MIN_SIDE} px and an aspect ratio up to {MAX_ASPECT:g}"
 
-ImageFile.LOAD_TRUNCATED_IMAGES = False
 ORIENTATION = 0x0112  # EXIF
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -91,6 +90,8 @@ DEEP = {
 TURNED = {"I;16BS": "i2", "I;32BS": "i4", "F;32BF": "f4"}
 TURNED_OVER = frozenset(("1;I", "1;IR", "L;I", "L;2I", "L;2IR", "L;4I", "L;4IR"))
 _WARNINGS = threading.RLock()  # the warnings filter belongs to the process, and images are decoded in threads
+_WHOLE = threading.Lock()  # so does what Pillow makes of half a picture
+_decoding = {"now": 0, "before": False}  # how many are at it, and what the caller had set
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def _load(picture: Image.Image, data: bytes, refuse: Refuse) -> None:
     kind = picture.format or ""
     if kind == "PNG":
         Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
-    with muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
+    with muted() if kind == "TIFF" else whole_only():  # the others are silent here and need not wait for each other
         picture.load()
     if kind in CUT_OFF and (why := CUT_OFF[kind](data, picture)) is not None:
         raise refuse("OCT-E201", f"image is damaged or cut off: {why}", "fetch the file again")
@@ -291,9 +292,26 @@ def size_fault(width: int, height: int) -> str | None:
 
 
 @contextmanager
+def whole_only() -> Iterator[None]:
+    """Pillow refuses a picture whose data end too early, also where the caller (a notebook) has it fill in the rest:
+    `ImageFile.LOAD_TRUNCATED_IMAGES`, which the last one to leave puts back."""
+    with _WHOLE:
+        if not _decoding["now"]:
+            _decoding["before"], ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+        _decoding["now"] += 1
+    try:
+        yield
+    finally:
+        with _WHOLE:
+            _decoding["now"] -= 1
+            if not _decoding["now"]:
+                ImageFile.LOAD_TRUNCATED_IMAGES = bool(_decoding["before"])
+
+
+@contextmanager
 def muted() -> Iterator[None]:
-    """Without the warnings of Pillow and pydicom about sizes and metadata: the limits here decide."""
-    with _WARNINGS, warnings.catch_warnings():
+    """Without the warnings of Pillow and pydicom about sizes and metadata: the limits here decide. `whole_only` too."""
+    with _WARNINGS, whole_only(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

@@ -7,7 +7,12 @@ from pathlib import Path
 
 TABLE = Path("/proc/self/mountinfo")
 # that one kernel alone writes to: whoever sees a file asks the same kernel
-ONE_KERNEL = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"})
+ONE_KERNEL = frozenset(
+    {
+        "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "hfsplus", "jfs", "msdos", "ntfs3", "overlay",
+        "ramfs", "tmpfs", "vfat", "xfs", "zfs",
+    }
+)  # fmt: skip
 # whose server knows the locks of flock(2) of every machine, unless an option says otherwise (nfs(5), mount.lustre(8))
 SERVED = frozenset({"ceph", "fuse.ceph", "fuse.glusterfs", "gfs2", "lustre", "nfs", "nfs4", "ocfs2"})
 LOCAL = frozenset({"nolock", "local_lock=all", "local_lock=flock", "localflock", "noflock", "localflocks"})

@@ -38,13 +38,15 @@ class Reading(Document, kw_only=False, forbid_unknown_fields=True):
 
 class Owner(Document):
     """lock.json, and the claims of workers: the process that writes. start: when it was started, in ticks, so that a reused PID
-    is not it. held: it holds the file locked as long as it lives, where locks reach other machines."""
+    is not it. held: it holds the file locked as long as it lives, where locks reach other machines. boot: which start of the
+    machine it lives in."""
 
     pid: int
     host: str
     since: str
     start: str | None = None
     held: bool = False
+    boot: str | None = None
 
 
 class SignatureFile(Document):

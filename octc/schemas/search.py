@@ -137,12 +137,13 @@ class Timing(Document):
 class Measured(Document):
     """A candidate and what became of it before anything was trained.
 
-    state: "kept", or why it was dropped: "over_budget", "dominated", "not_exported", "not_measured", "no_weights", "cut"
-    (of --hours). macs: of one image.
+    state: "kept", or why it was dropped: "over_budget", "dominated", "not_exported", "not_measured", "no_weights",
+    "not_trained" (no step of a training can be done: memory, a network that does not train), "cut" (of --hours). macs: of one
+    image.
     """
 
     candidate: Candidate
-    state: Literal["kept", "over_budget", "dominated", "not_exported", "not_measured", "no_weights", "cut"]
+    state: Literal["kept", "over_budget", "dominated", "not_exported", "not_measured", "no_weights", "not_trained", "cut"]
     why: str
     macs: Count | None
     parameters: Count | None

@@ -1,9 +1,11 @@
 """Who does a piece of work, of several processes that share a folder, on one machine or on several.
 
 A claim is a file that one process has made, and holds locked as long as it lives (flock(2)); its name, its machine and when it
-was started stand in it. Whatever ends the process ends its lock, so that another one may go on: on the same machine the
-process itself is looked for, of another machine the lock decides, where the file system's locks reach other machines. Where
-they do not, or nobody knows, the claim of another machine stands until somebody removes the file. Clocks decide nothing.
+was started stand in it. Whatever ends the process ends its lock, so that another one may go on: on the same machine, as long
+as that has not been started again, the process itself is looked for; else the lock decides, where the file system's locks
+reach other machines. Where they do not, or nobody knows, the claim of another machine stands until somebody removes the file.
+A name is not enough: two machines may have the same one, and after a restart a process may have the number of one before.
+Clocks decide nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from octc.schemas.logs import Owner
 T = TypeVar("T")
 LONGEST = 4096  # bytes of a claim
 LOOKS = 50  # at a claim whose process is gone, while somebody has it locked
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 PAUSE = (0.02, 1.0)  # seconds between two looks at a claim of somebody else, at first and later
 
 
@@ -65,7 +68,7 @@ def take_claim(path: Path) -> Claim | Owner:
             os.close(handle)
             continue
         me = os.getpid()
-        facts = {"pid": me, "host": socket.gethostname(), "since": utc_now(), "start": started(me)}
+        facts = {"pid": me, "host": socket.gethostname(), "since": utc_now(), "start": started(me), "boot": boot()}
         try:
             append_whole(handle, json.dumps({**facts, "held": bool(held) and locks_reach(path.parent)}).encode())
         except OSError:
@@ -132,6 +135,20 @@ def divided(
             time.sleep(pause)
 
 
+def boot() -> str | None:
+    """What names this start of this machine (random(4)); None where the kernel does not say it."""
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return None
+
+
+def is_here(owner: Owner) -> bool:
+    """Whether a claim is of this machine since it was started, so that its process can be looked for. An older octc did not
+    note the start."""
+    return owner.host == socket.gethostname() and owner.boot in (None, boot())
+
+
 def words_of(owner: Owner) -> str:
     """Whose a claim is, for an error."""
     return f"process {owner.pid} on {owner.host} since {owner.since}"
@@ -164,7 +181,7 @@ def _look(path: Path) -> tuple[Owner, bool]:
 
 
 def _stands(owner: Owner, path: Path, *, free: bool) -> bool:
-    if owner.host == socket.gethostname():
+    if is_here(owner):
         return bool(owner.pid and started(owner.pid) is not None and started(owner.pid) == owner.start)
     return not (free and owner.held and locks_reach(path.parent))
 

@@ -7,9 +7,12 @@ can tell which it was.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import json
+import os
+import resource
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +26,7 @@ from octc.core.files import parse_json
 
 VERSION = "1"
 WAIT = 30.0  # seconds for another writer
+ROOM = 64 << 10  # bytes that SQLite may write at once: pages, and the index of its log
 TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE seen (seq INTEGER PRIMARY KEY AUTOINCREMENT, day TEXT NOT NULL, artifact TEXT NOT NULL, key TEXT NOT NULL,
@@ -229,13 +233,24 @@ def _lay_out(connection: sqlite3.Connection) -> None:
         raise
 
 
+def _too_long(path: Path) -> OctcError | None:
+    """E904 where the files of the store are as long as this process may write (ulimit -f): SQLite says that the disk does not
+    work."""
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if most == resource.RLIM_INFINITY:
+        return None
+    files = [path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal"))]
+    longest = max((file.stat().st_size for file in files if file.is_file()), default=0)
+    return fault_of(OSError(errno.EFBIG, os.strerror(errno.EFBIG)), path) if longest + ROOM > most else None
+
+
 @contextmanager
 def _speaking(path: Path) -> Iterator[None]:
     """What SQLite raises, as errors with a hint."""
     try:
         yield
     except (sqlite3.OperationalError, OSError) as error:
-        if (fault := full(path.parent) or fault_of(error, path) or read_only(path.parent)) is not None:
+        if (fault := full(path.parent) or _too_long(path) or fault_of(error, path) or read_only(path.parent)) is not None:
             raise OctcError(fault.code, fault.message, hint=fault.hint, place=str(path)) from error
         hint = "look at the folder, its space and its permissions; or name another file"
         raise OctcError("OCT-E109", f"the monitor's store cannot be used: {error}", hint=hint, place=str(path)) from error

@@ -11,8 +11,6 @@ import logging
 import os
 import re
 import shlex
-import shutil
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -22,18 +20,19 @@ from typing import Any
 from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
-from octc.core.files import entries, read_json, remove_leftovers, write_bytes, write_json
+from octc.core.files import entries, publishing, read_json, remove_leftovers, write_bytes, write_json
 from octc.core.locks import lock
 from octc.schemas.common import VERSION, convert
 from octc.schemas.logs import Owner
 from octc.schemas.runs import RunFile
 from octc.store.artifacts import MANIFEST
-from octc.store.claims import take_claim, words_of
+from octc.store.claims import is_here, take_claim, words_of
 from octc.store.test_set_log import begin_log
 
 RUN = "run.json"
 LOCK = "lock.json"
 LAST = ".last-number"
+TAKEN = "OCT-E106"
 RESTORE = f"restore {RUN} from a copy; its checkpoints and artifacts are read by their paths without it (RUN/artifacts/NAME)"
 ID = re.compile(r"^r-(\d{4,})")
 
@@ -107,51 +106,47 @@ def create_run(
 ) -> Run:
     """Make runs/r-NNNN-<kind>-<dataset><suffix>/ with a fresh number (OctcError E109 when the folder cannot be written).
 
-    begin: writes what a run has from its first moment (its split). run.json, which makes it a run, is written after that, so
-    that whoever goes on with a run whose process was killed finds all of it.
+    begin: writes what a run has from its first moment (its split). The folder takes its name when all of that and run.json are
+    there: a process that is killed before leaves no run, and nothing of that name.
     """
-    path = None
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        with alone(run_dir):
-            path = _new_folder(run_dir, f"{kind}-{dataset}{suffix}")
-            write_bytes(run_dir / LAST, b"%d\n" % _number(Run(path)))
-        head = {
-            "schema_version": VERSION,
-            "id": path.name,
-            "kind": kind,
-            "dataset": dataset,
-            "created": utc_now(),
-            "status": "running",
-        }
-        begin_log(path, head["created"])
-        if begin is not None:
-            begin(Run(path))
-        write_json(path / RUN, {**head, **fields, "stages": []})
-    except BaseException as error:
-        if path is not None:
-            shutil.rmtree(path, ignore_errors=True)  # without run.json it is no run
-        if not isinstance(error, OSError):
-            raise
+        while True:
+            path = _free_name(run_dir, f"{kind}-{dataset}{suffix}")
+            head = {
+                "schema_version": VERSION,
+                "id": path.name,
+                "kind": kind,
+                "dataset": dataset,
+                "created": utc_now(),
+                "status": "running",
+            }
+            try:
+                with publishing(path) as folder:
+                    begin_log(folder, head["created"])
+                    if begin is not None:
+                        begin(Run(folder))
+                    write_json(folder / RUN, {**head, **fields, "stages": []})
+                return Run(path)
+            except OctcError as error:
+                if error.code != TAKEN or not os.path.lexists(path):
+                    raise
+    except OSError as error:
+        error.filename = error.filename2 = None  # of a folder that is gone again
         if (fault := fault_of(error, run_dir)) is not None:
             raise fault from error
         text = f"run folder {run_dir} cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, hint="--run-dir DIR with a writable folder", place=str(run_dir)) from error
-    return Run(path)
 
 
-def _new_folder(run_dir: Path, name: str) -> Path:
-    """The folder of a new run. Where the file system has no lock on `run_dir` another machine may take a number meanwhile: the
-    folder decides, and the next number is free."""
-    while True:
+def _free_name(run_dir: Path, name: str) -> Path:
+    """The folder of a new run, whose number nobody else is given. Where the file system has no lock on `run_dir` another
+    machine may take it meanwhile: the folder decides, and the next number is free."""
+    with alone(run_dir):
         there = max((int(m[1]) for p in run_dir.iterdir() if (m := ID.match(p.name))), default=0)
         number = 1 + max(there, _last_number(run_dir))
-        path = run_dir / f"r-{number:04d}-{name}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
+        write_bytes(run_dir / LAST, b"%d\n" % number)
+    return run_dir / f"r-{number:04d}-{name}"
 
 
 def _last_number(run_dir: Path) -> int:
@@ -298,8 +293,8 @@ def owning(run: Run, *, tidy: bool = True) -> Iterator[str | None]:
     if isinstance(mine, Owner):
         text = f"run {run.id} is in use by {words_of(mine)}"
         hint = "wait for it, or give another --run-dir"
-        if mine.host != socket.gethostname():  # nobody can look from here; a container has another name each time it starts
-            hint = f"wait for it; where that machine, or container, has ended: rm {shlex.quote(str(path))}"
+        if not is_here(mine):  # nobody can look from here; a container has another name each time it starts
+            hint = f"wait for it; where that machine, or container, has ended or was started again: rm {shlex.quote(str(path))}"
         raise OctcError("OCT-E108", text, hint=hint, place=str(path))
     left = mine.left
     try:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.imaging.cut_off import jpeg_cut
+from octc.imaging.decode import whole_only
 from octc.imaging.zero_runs import jpeg_2000_cut
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at, text_of, unsupported
 from octc.volumes.volume import (
@@ -181,7 +182,7 @@ def _compressed(source: Source, chunk: Chunk) -> Scans:
 
 def _decoded(source: Source, places: Sequence[tuple[int, int]], shape: tuple[int, int], index: int) -> Raw:
     data = source.take(*places[index])
-    with Image.open(io.BytesIO(data), formats=("JPEG2000", "JPEG")) as picture:
+    with whole_only(), Image.open(io.BytesIO(data), formats=("JPEG2000", "JPEG")) as picture:
         if (picture.height, picture.width) != shape:
             what = f"B-scan {index} is {picture.height} x {picture.width}"
             raise corrupt(source.path, f"{what}, {shape[0]} x {shape[1]} is declared")

@@ -248,10 +248,10 @@ def test_a_run_over_its_budget_stays_and_ends_with_1(said: Said, monkeypatch: py
     words = ("simplify", "r-0002", "--budget", "5", "--margin", "60", "--no-qat", "--json")
     code, out, err = said(*words)
     found = json.loads(out)
+    assert (code, found["error"]["code"]) == (1, "OCT-E604"), err
     assert [one["kept"] for one in found["data"]["steps"]] == [True, False], "the share takes several lots"
     assert found["data"]["within_budget"] is False
     assert found["data"]["ms"] > 5
-    assert (code, found["error"]["code"]) == (1, "OCT-E604"), err
     validate(found, schema_of("simplify"))
     known = Run(Path("runs") / "r-0003-student-folder-simple").read()
     assert known["status"] == "done"

@@ -8,15 +8,18 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from octc.cli._app.main import main
+from octc.core.errors import OctcError
 from octc.datasets.split import read_split
 from octc.store.runs import Run, scan_runs
 from octc.train.evaluation.outcome import read_predictions
+from octc.train.jobs import folds
 from tests.cli.test_train_stopped import rows_of, started
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 from tests.tiny_run import write_patterns
@@ -189,6 +192,32 @@ def test_a_single_fold_goes_on_by_its_name_but_not_with_folds_said_twice(done: P
     code, out, err = said("teacher", "--resume", source.id)
     assert code == 0, err
     assert out.splitlines() == [f"runs/{source.id}"]
+
+
+def test_a_fold_that_fails_by_itself_leaves_the_others_to_be_trained(
+    tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loss is not finite, or memory is short for it: given again, it alone is trained, and the summary is made."""
+    real, broken = folds.train_one, [OctcError("OCT-E301", "not finite", hint="h"), MemoryError()]
+
+    def train(job: Any, asked: Any, *words: Any, **more: Any) -> Any:
+        if asked.fold == 1 and broken:
+            raise broken.pop(0)
+        return real(job, asked, *words, **more)
+
+    monkeypatch.setattr(folds, "train_one", train)
+    code, _, err = said("teacher", *SMOKE, *FOLDS)
+    assert (code, "OCT-E301" in err, "fold 1 of 3" in err) == (5, True, True), err
+    assert [run.id[-2:] for run in scan_runs(tmp_path / "runs")] == ["f3", "f2"]
+    assert not list((tmp_path / "runs").glob("cv-*"))
+    code, _, err = said("teacher", *SMOKE, *FOLDS)
+    assert (code, "OCT-E904" in err, err.count("is done")) == (4, True, 2), err
+    broken.append(OctcError("OCT-E108", "in use", hint="h"))  # of no fold alone
+    code, _, err = said("teacher", *SMOKE, *FOLDS)
+    assert (code, "OCT-E108" in err) == (2, True), err
+    code, _, err = said("teacher", *SMOKE, *FOLDS)
+    assert code == 0, err
+    assert (job(tmp_path / "runs", "teacher") / "summary.json").is_file()
 
 
 def test_folds_that_leave_out_a_size(tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,20 @@ def test_the_description_is_not_indented_and_is_read_again(tmp_path: Path) -> No
     assert facts["file_bytes"][MAIN] == len(text)
     compiled = openvino_core().compile_model(tmp_path / MAIN, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert np.allclose(compiled(np.float32([[1, 0, 2]]))[0], [[11, 14]])
+
+
+@pytest.mark.parametrize("most", [0, 8, 600])
+def test_files_that_cannot_be_written_are_no_fault_of_the_graph(most: int, tmp_path: Path) -> None:
+    """A limit of bytes a file, as a full disk: none, in the weights, in the description."""
+    write_product(tmp_path / "source.onnx", [1, 2, 3, 4, 5, 6])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(OctcError) as caught:
+            write_openvino(tmp_path / "source.onnx", tmp_path, half=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (caught.value.code, caught.value.exit_code) == ("OCT-E904", 4)
 
 
 @pytest.mark.parametrize("wide", [70000.0, -1e6, float("inf"), float("nan")])

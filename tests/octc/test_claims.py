@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from octc.core.errors import OctcError
+from octc.core.files import started
 from octc.machine.mounts import locks_reach
 from octc.schemas.logs import Owner
-from octc.store.claims import Claim, claiming, divided, take_claim, waiting_for
-from octc.store.runs import LOCK, RUN, create_run, owning
+from octc.store.claims import Claim, boot, claiming, divided, is_here, take_claim, waiting_for
+from octc.store.runs import LOCK, RUN, Run, create_run, owning
 
 WORK = """
 import os, sys, time
@@ -124,6 +125,33 @@ def test_a_run_that_another_machine_lost_goes_on_and_one_that_nobody_knows_of_do
             assert "another-machine" in str(said)
 
 
+def test_a_name_that_two_machines_have_or_that_was_started_again_is_not_this_machine(tmp_path: Path) -> None:
+    """The other one is alive and holds its lock, or its file system has none that reach here; after a restart of this one a
+    process has the number, and even the ticks, of the one that was."""
+    path, me = tmp_path / "piece.lock", os.getpid()
+    other = {"pid": 1, "host": socket.gethostname(), "since": "then", "start": "1", "boot": "another", "held": False}
+    path.write_text(json.dumps(other))
+    found = take_claim(path)
+    assert isinstance(found, Owner), "nobody can look for its process from here"
+    assert not is_here(found)
+    path.write_text(json.dumps({**other, "pid": me, "start": started(me), "held": True}))
+    if locks_reach(tmp_path):
+        with claiming(path) as mine:
+            assert isinstance(mine, Claim), "the lock ended with the machine"
+            assert json.loads(path.read_text())["boot"] == boot()
+    path.write_text(json.dumps({**other, "boot": boot()}))
+    assert isinstance(take_claim(path), Claim), "no such process here"
+    path.write_text(json.dumps({**other, "boot": boot(), "pid": me, "start": started(me)}))
+    found = take_claim(path)
+    assert isinstance(found, Owner)
+    assert is_here(found)
+    run = create_run(tmp_path / "runs", "student", "folder")
+    (run.path / LOCK).write_text(json.dumps(other))
+    with pytest.raises(OctcError) as caught, owning(run):
+        pass
+    assert (caught.value.code, str(run.path / LOCK) in caught.value.hint) == ("OCT-E108", True)
+
+
 def test_of_many_that_find_a_claim_that_was_left_one_has_it(tmp_path: Path) -> None:
     gone = {"pid": 1, "host": socket.gethostname(), "since": "then", "start": "1"}
     for name in range(12):
@@ -167,19 +195,38 @@ def test_a_claim_ends_when_the_work_fails(tmp_path: Path) -> None:
     assert isinstance(take_claim(tmp_path / "a"), Claim)
 
 
-def test_two_machines_that_take_one_number_have_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a file system without locks: the other machine makes its folder after this one has looked for a free number."""
-    mkdir = Path.mkdir
+def test_two_machines_that_take_one_number_have_two_runs(tmp_path: Path) -> None:
+    """As on a file system without locks: the other machine has its folder after this one has looked for a free number."""
+    begun: list[str] = []
 
-    def late(self: Path, *words: int, **more: bool) -> None:
-        if self.name.startswith("r-0001"):
-            mkdir(self)
-        mkdir(self, *words, **more)
+    def begin(run: Run) -> None:
+        begun.append(run.id)
+        if len(begun) == 1:
+            (tmp_path / "r-0001-student-folder").mkdir()
+        (run.path / "split.json").write_text("{}")
 
-    monkeypatch.setattr(Path, "mkdir", late)
-    run = create_run(tmp_path, "student", "folder")
-    assert run.id == "r-0002-student-folder"
-    assert (run.path / RUN).is_file()
+    run = create_run(tmp_path, "student", "folder", begin=begin)
+    assert run.id == run.read()["id"] == "r-0002-student-folder"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".last-number", "r-0001-student-folder", run.id]
+    assert sorted(path.name for path in run.path.iterdir()) == [RUN, "split.json", "test-set.jsonl"]
+
+
+def test_a_process_that_is_killed_while_it_makes_a_run_leaves_none(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from octc.store.runs import create_run
+print("begun", flush=True)
+create_run(Path(sys.argv[1]), "student", "folder", begin=lambda run: os.kill(os.getpid(), 9))
+"""
+    killed = process(program, tmp_path)
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert not list(tmp_path.glob("r-*"))
+    (left,) = tmp_path.glob(".tmp-*")
+    os.utime(left, (1, 1))  # long ago
+    assert create_run(tmp_path, "student", "folder").id == "r-0002-student-folder", "no number is given twice"
+    assert not list(tmp_path.glob(".tmp-*"))
 
 
 @pytest.mark.parametrize(
@@ -194,6 +241,8 @@ def test_two_machines_that_take_one_number_have_two_runs(tmp_path: Path, monkeyp
         ("rw,relatime - lustre host@tcp:/fs rw,lazystatfs", False),
         ("rw,relatime - fuse.sshfs user@host:/runs rw,user_id=0", False),
         ("rw,relatime - 9p share rw,trans=virtio", False),
+        ("rw,relatime - exfat /dev/sdb1 rw", True),
+        ("rw,relatime - fuseblk /dev/sdb2 rw,user_id=0", True),
     ],
 )
 def test_where_locks_reach_other_machines_is_read_from_the_mounts(mount: str, reaches: bool, tmp_path: Path) -> None:

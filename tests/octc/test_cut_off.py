@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from pydicom.encaps import generate_frames
 
 from octc.core.errors import OctcError
 from octc.imaging import cut_off
-from octc.imaging.decode import decode_image
+from octc.imaging.decode import decode_image, whole_only
 from octc.volumes import read_volume
 from octc.volumes.writing import RLE
 from tests.octc.pictures import encoded, png_of, refused
@@ -192,3 +193,38 @@ def test_a_hole_in_a_run_length_frame_is_found(kind: str, tmp_path: Path) -> Non
         assert error.value.code == "OCT-E222"
         told.append("a hole of zeros" in error.value.message)
     assert any(told)  # the others have too few pixels
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
+def test_what_a_caller_has_pillow_fill_in_is_refused_here_and_stays_so_for_the_caller(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notebooks set it for pictures of their own: half a scan would be answered as a whole one."""
+    whole = encoded(GREY, kind)
+    for given in (True, False):
+        monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", given)
+        with pytest.raises(OctcError) as caught:
+            decode_image(whole[: len(whole) * 6 // 10], "half")
+        assert caught.value.code == "OCT-E201"
+        assert decode_image(whole, "whole").image.size == GREY.size
+        assert ImageFile.LOAD_TRUNCATED_IMAGES is given
+
+
+def test_threads_that_decode_put_it_back_when_the_last_one_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    entered, leave, seen = threading.Event(), threading.Event(), list[bool]()
+
+    def other() -> None:
+        with whole_only():
+            entered.set()
+            leave.wait(60)
+            seen.append(ImageFile.LOAD_TRUNCATED_IMAGES)
+
+    with whole_only():
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert entered.wait(60)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False, "the other one is at it still"
+    leave.set()
+    thread.join(60)
+    assert (seen, ImageFile.LOAD_TRUNCATED_IMAGES) == ([False], True)

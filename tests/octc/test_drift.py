@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -227,3 +228,29 @@ def test_a_sketch_survives_a_manifest_and_nonsense_does_not() -> None:
         with pytest.raises(OctcError) as caught:
             stated_sketch({KEY: {**value, **wrong}})
         assert caught.value.code == "OCT-E502"
+
+
+@pytest.mark.parametrize("most", [0, 3000, 40_000])
+def test_a_store_that_may_not_grow_is_no_broken_disk_and_loses_nothing(tmp_path: Path, most: int) -> None:
+    """A limit of bytes a file (ulimit -f): what was added is there, and when there is room it goes on."""
+    path, before = tmp_path / "seen.sqlite", resource.getrlimit(resource.RLIMIT_FSIZE)
+    rows = [Seen("2026-12-02", "a", f"k{number}", "x", 0.9, {"mean": 1.0}) for number in range(3)]
+    with open_store(path, make=True) as store:
+        assert store.add(rows[:1]) == 1
+
+    def fill() -> None:
+        with open_store(path, make=True) as store:
+            for number in range(400):
+                store.add([Seen("2026-12-02", "b", f"k{number}", "x", 0.9, {"mean": 1.0})])
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(OctcError) as caught:
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.code == "OCT-E904"
+    assert "ulimit -f" in caught.value.hint
+    with open_store(path, make=True) as store:
+        assert store.add(rows) == 2
+        assert len(store.seen("a")) == 3

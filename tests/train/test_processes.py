@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,12 +18,14 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 
 from octc.core.errors import OctcError
 from octc.train.loop import processes
-from octc.train.loop.processes import make_accelerator, named_failures, processor_threads
+from octc.train.loop.processes import accelerate_apart, make_accelerator, named_failures, torch_lent
 from octc.train.loop.state import read_state
 from tests.train.tiny import STAGE, facts, train
 
@@ -175,9 +178,35 @@ def test_processes_share_the_threads_out_and_torch_has_its_own_again(
     monkeypatch.setattr(processes, "usable_threads", lambda: (7, "told"))
     alone: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=together)
     before = torch.get_num_threads()
-    with processor_threads(alone):
+    drawn = torch.random.get_rng_state()
+    with torch_lent(alone):
+        torch.manual_seed(1)
         assert torch.get_num_threads() == each
     assert torch.get_num_threads() == before
-    with pytest.raises(KeyboardInterrupt), processor_threads(alone):
+    with contextlib.suppress(KeyboardInterrupt), torch_lent(alone):
+        torch.manual_seed(2)
         raise KeyboardInterrupt
     assert torch.get_num_threads() == before
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+def test_a_job_leaves_no_device_and_no_precision_to_the_next_one() -> None:
+    """Accelerate keeps both for the process: the next training would be refused, or stay on the processor that the first one
+    had. An Accelerator of the caller keeps its own."""
+    with accelerate_apart():
+        mine = Accelerator(cpu=True, mixed_precision="bf16")
+        mine.wait_for_everyone()
+        for precision, word in (("fp32", "no"), ("bf16", "bf16")):
+            with accelerate_apart():
+                job = make_accelerator("cpu", precision)
+                assert job.mixed_precision == word
+                net, optimizer = job.prepare(torch.nn.Linear(2, 2), torch.optim.SGD([torch.zeros(1, requires_grad=True)]))
+                job.backward(net(torch.zeros(1, 2)).sum())
+                optimizer.step()
+        assert AcceleratorState().mixed_precision == mine.mixed_precision == "bf16"
+        assert Accelerator(cpu=True).state.mixed_precision == "bf16", "a second one of the caller is as the first"
+    with contextlib.suppress(KeyboardInterrupt), accelerate_apart():
+        make_accelerator("cpu", "bf16")
+        raise KeyboardInterrupt
+    with accelerate_apart():
+        assert make_accelerator("cpu", "fp32").mixed_precision == "no"

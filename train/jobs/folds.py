@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from octc.core.errors import OctcError, shorten
+from octc.core.errors import OctcError, combined, shorten
+from octc.core.faults import of_machine, out_of_memory
 from octc.core.files import canonical_json, sha256_bytes, sha256_file
 from octc.datasets.base import Samples
 from octc.datasets.split import Split, read_split
@@ -23,6 +24,7 @@ from octc.train.jobs.data import check_calibration, new_splits
 from octc.train.jobs.job import Job, Trained
 from octc.train.jobs.lending import check_lender
 from octc.train.jobs.lines import say_split
+from octc.train.jobs.memory import free_memory
 from octc.train.jobs.request import NONE, Request, as_teacher
 from octc.train.jobs.resume import check_again
 from octc.train.jobs.run import Place, told, train_one
@@ -33,13 +35,15 @@ from octc.train.recipes.config import told as facts_of_recipe
 from octc.train.recipes.registry import stored_recipe
 
 KEY = 8  # digits of a job's name
+OWN = ("OCT-E301", "OCT-E302", "OCT-E303")  # not finite, memory: what one fold alone may meet
 
 
 def train_folds(job: Job, asked: Request, place: Place, dry_run: bool = False) -> list[Trained]:
     """All folds that are not done, or the one that is asked for; the summary where all are there.
 
     Raises:
-        OctcError: E107 a fold has no teacher (all such folds are named, before any work), E108 another process does one.
+        OctcError: E107 a fold has no teacher (all such folds are named, before any work), E108 another process does one; E301,
+            E302, E303 folds that failed, when the others are done.
     """
     splits = new_splits(asked, place.samples)
     if asked.fold is not None and asked.fold > len(splits):
@@ -89,11 +93,17 @@ def _train_job(job: Job, asked: Request, place: Place, splits: Sequence[Split], 
     _check_teachers(job, asked, splits, [fold for fold in todo if fold not in known], dry_run, len(place.samples.classes))
     if dry_run:
         return _plan(job, asked, splits, todo, place)
+    failed = []
     for fold in todo:
-        one = replace(asked, fold=fold, job=name, member=True)
-        ready[fold] = _fold(job, one, place, splits[fold - 1], known.get(fold))
-    for fold in wanted:
+        done = _fold(job, replace(asked, fold=fold, job=name, member=True), place, splits[fold - 1], known.get(fold))
+        if isinstance(done, Run):
+            ready[fold] = done
+        else:
+            failed.append(done)
+    for fold in (fold for fold in wanted if fold in ready):
         _judge(ready[fold], place)
+    if failed:
+        raise combined(failed)
     found = _summarise(job, asked, name, len(splits), place) if main else Trained()
     place.accelerator.wait_for_everyone()
     return found
@@ -137,11 +147,26 @@ def _check_teachers(
             check_lender(asked, run.path / "train", classes)
 
 
-def _fold(job: Job, asked: Request, place: Place, split: Split, before: Run | None) -> Run:
-    """Begin a fold, or go on with it: with its own recipe, whose batch may have been halved."""
+def _fold(job: Job, asked: Request, place: Place, split: Split, before: Run | None) -> Run | OctcError:
+    """Begin a fold, or go on with it: with its own recipe, whose batch may have been halved.
+
+    Returns: its run; or why it failed by itself, after which the others are trained all the same: a loss that is not finite,
+        memory that is short. Anything else is raised: the others would meet it too.
+    """
     if before is not None:
         asked = replace(asked, resume=before, recipe=stored_recipe(before.read()["recipe"]))
-    return train_one(job, asked, place, split=split).runs[0]
+    try:
+        return train_one(job, asked, place, split=split).runs[0]
+    except Exception as error:
+        told = error if isinstance(error, OctcError) else of_machine(error)
+        own = told is not None and (told.code in OWN or out_of_memory(told))
+        if told is None or not own or place.accelerator.num_processes > 1:
+            raise
+        text = f"fold {asked.fold} of {asked.folds}: {told.message}"
+        failed = OctcError(told.code, text, hint=f"{told.hint}; the same command goes on", place=told.place, why=told.why)
+    job.reporter.say(f"! {failed.code}: {failed.message}")
+    free_memory()
+    return failed
 
 
 def _judge(run: Run, place: Place) -> None:

@@ -11,6 +11,7 @@ import torch
 from octc.core.errors import OctcError
 from octc.core.progress import Reporter
 from octc.train.jobs.request import Request
+from octc.train.recipes.config import Stage
 from octc.train.stages import Context
 
 LEAST = 2  # images: BatchNorm has nothing to compare one with
@@ -28,18 +29,28 @@ def too_large(why: str | None, tried: Sequence[int], *, auto: bool) -> OctcError
     return OctcError("OCT-E302", text, hint=hint, why=why)
 
 
+def half_of(stage: Stage) -> Stage:
+    """The stage with half the batch, and as many images an update."""
+    return replace(stage, batch=max(LEAST, stage.batch // 2), accumulate=2 * stage.accumulate)
+
+
+def free_memory() -> None:
+    """Give back what nothing holds any more, also to the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def halved(reporter: Reporter, asked: Request, context: Context) -> Context:
     """The same training with half the batch, as many images an update where that is even; said, and written into the run."""
     recipe = context.recipe
     stage = recipe.teacher if asked.kind == "teacher" else recipe.student
-    small = replace(stage, batch=max(LEAST, stage.batch // 2), accumulate=2 * stage.accumulate)
+    small = half_of(stage)
     recipe = replace(recipe, teacher=small) if asked.kind == "teacher" else replace(recipe, student=small)
     change = f"batch {stage.batch} -> {small.batch}, {small.batch * small.accumulate} images an update"
     reporter.warn("OCT-W302", f"memory is exhausted: {change} (choose with --batch)", str(context.run.path))
     context.run.update(recipe=asdict(recipe))
     context.run.log_stage("changed", changes=[change])
     context.accelerator.free_memory()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory()
     return replace(context, recipe=recipe, resume=True, allow_change=True)  # from the last state, where one was saved

@@ -45,7 +45,7 @@ from octc.train.jobs.teachers import (
 from octc.train.jobs.use import check_start, check_taught
 from octc.train.loop.checkpoint import Checkpoint, is_checkpoint
 from octc.train.loop.memory import keep_memory
-from octc.train.loop.processes import make_accelerator, processor_threads
+from octc.train.loop.processes import make_accelerator, torch_lent
 from octc.train.networks.lent import is_lent
 from octc.train.networks.weights import RANDOM, check_weights
 from octc.train.recipes.crossmodal import OTHER
@@ -423,7 +423,7 @@ def _owned(job: Job, run: Run, accelerator: Accelerator) -> Iterator[None]:
 def _work(job: Job, ready: Prepared, run: Run, place: Place) -> None:
     asked, options, accelerator = ready.asked, ready.asked.options, place.accelerator
     _status(run, accelerator, "running")
-    with processor_threads(accelerator), StageProgress(job, run, accelerator) as shown:
+    with torch_lent(accelerator), StageProgress(job, run, accelerator) as shown:
         context = Context(
             run=run,
             root=place.samples.root,

@@ -7,6 +7,7 @@ from octc.train.jobs.folds import train_folds
 from octc.train.jobs.job import Job, Trained
 from octc.train.jobs.request import Request, as_teacher
 from octc.train.jobs.run import open_place, train_one
+from octc.train.loop.processes import accelerate_apart
 
 
 def run_training(job: Job, asked: Request, dry_run: bool = False) -> list[Trained]:
@@ -15,6 +16,11 @@ def run_training(job: Job, asked: Request, dry_run: bool = False) -> list[Traine
     Raises:
         OctcError: whatever a training can be refused for, most of it before any work.
     """
+    with accelerate_apart():
+        return _run(job, asked, dry_run)
+
+
+def _run(job: Job, asked: Request, dry_run: bool) -> list[Trained]:
     place = open_place(job, asked, keep=not dry_run)
     if asked.has_folds and asked.resume is None:
         return train_folds(job, asked, place, dry_run)

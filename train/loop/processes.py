@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DataLoaderConfiguration
 from torch import distributed, nn
 
 from octc.core.errors import OctcError, first_line
+from octc.core.faults import out_of_memory
 from octc.imaging.preprocess import Preprocess
 from octc.machine.cpu import usable_threads
 from octc.train.loop.evaluate import logits_of
@@ -31,7 +33,6 @@ LOST = (
     "gloo",
     "nccl",
 )
-NO_MEMORY = ("can't allocate memory", "not enough memory: you tried to allocate")  # torch's allocator on a CPU
 WORKER = ("dataloader worker", "out of shared memory")
 GONE = (
     "unspecified launch failure",
@@ -69,17 +70,37 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
 
 
 @contextmanager
-def processor_threads(accelerator: Accelerator) -> Iterator[None]:
-    """On a CPU, torch computes here with all usable threads, shared out among the processes; then with as many as before."""
-    if accelerator.device.type != "cpu":
+def accelerate_apart() -> Iterator[None]:
+    """Accelerate's state is the process's: one device and one precision for all that comes after. A job has its own, and then
+    the state is as it was: that of the caller (a notebook with an `Accelerator` of its own) or none, so that the next job may
+    have another device. Processes that train one network together (torchrun) have one job, and one state."""
+    states: tuple[Any, ...] = (PartialState, AcceleratorState, GradientState)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         yield
         return
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, usable_threads()[0] // accelerator.num_processes))
+    before = [one._shared_state for one in states]
     try:
+        for one in states:
+            one._shared_state = {}  # its own: an Accelerator that is there keeps the dictionary that it has
         yield
     finally:
-        torch.set_num_threads(before)
+        for one, kept in zip(states, before, strict=True):
+            one._shared_state = kept
+
+
+@contextmanager
+def torch_lent(accelerator: Accelerator) -> Iterator[None]:
+    """torch as a job uses it, and then as it was, for whoever called the job in this process (a notebook): its threads, on a
+    CPU all usable ones, shared out among the processes; its random numbers, which a training seeds at every step."""
+    device, threads = accelerator.device, torch.get_num_threads()
+    gpus = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        if device.type == "cpu":
+            torch.set_num_threads(max(1, usable_threads()[0] // accelerator.num_processes))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _take_gpu(device: str) -> None:
@@ -128,7 +149,7 @@ def named_failures(accelerator: Accelerator, batch: int) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise _too_small(f"GPU memory is exhausted with {batch} images a step", batch, error) from error
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, MemoryError) as error:
         named = _named(str(error).lower(), accelerator, batch, error)
         if named is None:
             raise
@@ -142,7 +163,7 @@ def _too_small(text: str, batch: int, error: BaseException) -> OctcError:
 
 def _named(said: str, accelerator: Accelerator, batch: int, error: BaseException) -> OctcError | None:
     """The error that it is, by what it says; None for one that octc does not know."""
-    if any(words in said for words in NO_MEMORY):
+    if out_of_memory(error):
         return _too_small(f"memory is exhausted with {batch} images a step", batch, error)
     if any(words in said for words in WORKER):
         text = f"a data-loading worker was killed: {_short_of()}"

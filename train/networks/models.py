@@ -86,8 +86,12 @@ def check_answers(model: nn.Module, name: str, size: int, classes: int) -> nn.Mo
 
 
 def rebuilt(checkpoint: Checkpoint, state: State, place: str) -> nn.Module:
-    """The network of a checkpoint with its weights (OctcError E307 where they do not fit; place: where the files lie)."""
-    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
+    """The network of a checkpoint with its weights (OctcError E307 where they do not fit; place: where the files lie).
+
+    Those that a builder draws are replaced: the random numbers of the caller stay as they are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
     load_strictly(model, state, place)
     return model
 
