@@ -269,7 +269,7 @@ def softmax(kind: str, it: State, node: onnx.NodeProto) -> None:
     source, order = floats(it, node.input[0])
     if order[-1] != axis and rank == 4:
         source, order = (it.plain(node.input[0]), (0, 1, 2, 3)) if order == LAST else (it.value(node.input[0]), LAST)
-    options = {"beta": 1.0} if kind == "SOFTMAX" else {}
+    options: dict[str, Any] = {"beta": 1.0} if kind == "SOFTMAX" else {}
     if order[-1] == axis:
         keep(it, name, it.emit(kind, (source,), source.shape, name, **options), order)
         return
@@ -289,7 +289,7 @@ def matmul(it: State, node: onnx.NodeProto) -> None:
         source = it.plain(first)
         offsets, name = _bias_behind(it, name, weight.shape[1])
         parts = (source, constant(f"{second}/rows", weight.T), constant(f"{name}/bias", offsets))
-        options = {"keepNumDims": ranks[0] > 2, "fusedActivationFunction": NONE}
+        options: dict[str, Any] = {"keepNumDims": ranks[0] > 2, "fusedActivationFunction": NONE}
         it.set_plain(name, it.emit("FULLY_CONNECTED", parts, it.shapes[name], f"{name}/product", **options))
         return
     if min(ranks) < 2 or max(ranks) > 5:

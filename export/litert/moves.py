@@ -252,7 +252,10 @@ def resize(it: State, node: onnx.NodeProto) -> None:
     near = places == "asymmetric" and known.get("nearest_mode") == "floor"
     if len(before) != 4 or before[:2] != after[:2] or known.get("antialias"):
         raise refused(node, "another form than a map made larger or smaller")
-    options = {"alignCorners": places == "align_corners", "halfPixelCenters": places in HALF_PIXELS and mode == "linear"}
+    options: dict[str, Any] = {
+        "alignCorners": places == "align_corners",
+        "halfPixelCenters": places in HALF_PIXELS and mode == "linear",
+    }
     if (mode, near or (places in HALF_PIXELS and whole)) == ("nearest", True):
         kind = "RESIZE_NEAREST_NEIGHBOR"
     elif mode == "linear" and places in (*HALF_PIXELS, "align_corners", "asymmetric"):

@@ -60,7 +60,7 @@ def _lines_as_maps(graph: onnx.GraphProto) -> None:
             nodes.append(node)
             continue
         name = node.output[0]
-        graph.initializer.append(numpy_helper.from_array(np.int64([2]), f"{name}/row"))
+        graph.initializer.append(numpy_helper.from_array(np.array([2], np.int64), f"{name}/row"))
         nodes.append(helper.make_node("Unsqueeze", [node.input[0], f"{name}/row"], [f"{name}/above"]))
         given = [f"{name}/above", *node.input[1:]]
         if weight is not None:
@@ -238,7 +238,7 @@ def _pool(it: State, node: onnx.NodeProto) -> None:
         if parts is not None and int8:
             int8, (source, padding) = False, padded(it, node, it.value(node.input[0]), (kernel[0], kernel[1]), strides)
     out, _ = it.result(node, int8=int8)
-    options = {"padding": padding, "strideH": strides[0], "strideW": strides[1]}
+    options: dict[str, Any] = {"padding": padding, "strideH": strides[0], "strideW": strides[1]}
     options |= {"filterHeight": kernel[0], "filterWidth": kernel[1]}
     if node.op_type == "MaxPool" or parts is None:
         it.add("MAX_POOL_2D" if node.op_type == "MaxPool" else "AVERAGE_POOL_2D", (source,), out, **options)
