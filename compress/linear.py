@@ -81,6 +81,7 @@ def _around(module: fx.GraphModule, node: fx.Node, turned: dict[fx.Node, fx.Node
         behind = found
         with graph.inserting_after(behind):
             found = graph.call_method("squeeze", (behind, 1))
+    found.meta["tensor_meta"] = node.meta["tensor_meta"]  # which a layer that follows directly reads
     for reader in readers:
         reader.replace_input_with(node, found)
     node.args = (turned[source],)

@@ -1,0 +1,108 @@
+"""Linear layers of tokens and maps become convolutions with the same answers; those of rows stay."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import fx, nn
+
+from octc.compress.fake_quant import QuantConv2d
+from octc.compress.linear import as_convolutions
+from octc.compress.placement import prepare
+from octc.compress.trace import trace_folded
+
+SIZE = 32
+X = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32))
+
+
+class Maps(nn.Module):
+    """As ConvNeXt: channels last around two linear layers, and a head of rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.wide, self.narrow = nn.Linear(8, 16), nn.Linear(16, 8, bias=False)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = self.narrow(torch.relu(self.wide(x.permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
+        logits: torch.Tensor = self.head((x + y).mean((2, 3)))
+        return logits
+
+
+class Tokens(nn.Module):
+    """As a transformer: three layers read one tensor, a fourth one is called twice, a fifth one has rows too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 8, 8)
+        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+        self.out, self.both = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        y = torch.nn.functional.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
+        x = self.out(self.out(x + y))
+        x = self.both(x).mean(1)
+        logits: torch.Tensor = self.head(self.both(x))
+        return logits
+
+
+class Read(nn.Module):
+    """Reads the weight of a layer beside calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.layer = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer(self.stem(x).permute(0, 2, 3, 1)).mean((1, 2))
+        return x @ self.layer.weight
+
+
+def traced(model: nn.Module) -> fx.GraphModule:
+    torch.manual_seed(0)
+    return trace_folded(model.eval(), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [(Maps, {"wide", "narrow"}), (Tokens, {"query", "key", "value", "out"}), (Read, set())],
+)
+def test_layers_of_places_are_convolutions_that_answer_alike(kind: type[nn.Module], names: set[str]) -> None:
+    torch.manual_seed(0)
+    model = kind().eval()
+    module = traced(model)
+    assert set(as_convolutions(module)) == names
+    layers = dict(module.named_modules())
+    assert all(isinstance(layers[name], nn.Conv2d) and layers[name].kernel_size == (1, 1) for name in names)
+    assert all(type(layer) is nn.Linear for name, layer in layers.items() if name in ("head", "both"))
+    for count in (1, 3):
+        with torch.no_grad():
+            assert torch.allclose(module(X[:count]), model(X[:count]), atol=1e-5), count
+
+
+def test_types_that_stay_whole_stay() -> None:
+    assert as_convolutions(traced(Maps()), (nn.Linear,)) == []
+
+
+def test_what_is_trained_can_be_trained_in_the_copy() -> None:
+    model = Maps()
+    model.narrow.requires_grad_(False)
+    module = traced(model)
+    as_convolutions(module)
+    assert module.get_submodule("wide").weight.requires_grad
+    assert not module.get_submodule("narrow").weight.requires_grad
+
+
+@pytest.mark.parametrize("placement", ["engines", "xnnpack"])
+@pytest.mark.parametrize("kind", [Maps, Tokens])
+def test_they_are_quantised_as_convolutions_are(kind: type[nn.Module], placement: str) -> None:
+    torch.manual_seed(0)
+    module = prepare(kind().eval(), SIZE, placement=placement)
+    found = {name for name, one in module.named_modules() if isinstance(one, QuantConv2d)}
+    assert {"stem"} <= found
+    assert found >= ({"wide", "narrow"} if kind is Maps else {"query", "key", "value"})

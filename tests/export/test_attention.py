@@ -1,0 +1,65 @@
+"""Networks with attention and shuffled channels, which OpenVINO makes operators of its own from, in every engine's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import octc
+from octc.runtimes.model import load
+from octc.train.networks.models import normalise
+
+PRE = octc.Preprocess(size=32)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 8, 8)
+        self.query, self.key, self.value = (nn.Linear(16, 16) for _ in range(3))
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        q, k, v = (layer(x).unflatten(2, (2, 8)).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        x = x + nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        logits: torch.Tensor = self.head(x.mean(1))
+        return logits
+
+
+class Shuffled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.shuffle = nn.Conv2d(3, 8, 4, 4), nn.ChannelShuffle(4)
+        self.last, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(torch.relu(self.last(self.shuffle(torch.relu(self.stem(x))))).mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("kind", [Attention, Shuffled])
+def test_every_file_answers_as_the_network_does(kind: type[nn.Module], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    files = []
+    for i in range(16):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray((rng.integers(0, 120, (40, 40)) + 40 * (i % 4)).astype(np.uint8)).save(files[-1])
+    images = [Image.open(file).convert("L") for file in files]
+    torch.manual_seed(0)
+    model = kind().eval()
+    with torch.no_grad():
+        pixels = normalise(torch.stack([torch.from_numpy(PRE.prepare(image)[0]) for image in images]), PRE)
+        expected = model(pixels).softmax(1).numpy()
+    options = octc.QuantizeOptions(rounding=False, observers=["max"])
+    quantized = octc.quantize(model, images, PRE, classes=["a", "b"], options=options)
+    for precision, most in (("fp32", 1e-4), ("int8", 0.05)):
+        for one in octc.export(quantized, ["onnx", "openvino"], precision, out=tmp_path / precision):
+            folder = getattr(one, "folder", one)
+            found = np.array([list(row.probabilities.values()) for row in load(folder).predict(files)])
+            assert np.abs(found - expected).max() < most, (precision, str(folder))
