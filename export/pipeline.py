@@ -196,6 +196,9 @@ def _judge(
     try:
         runtime = device.open(folder, runs_as)
     except OctcError as error:
+        if error.code == "OCT-E502":  # it was just made: making it again does not help
+            hint = "another --target or precision: this engine has no way to compute the network in this one"
+            raise OctcError("OCT-E407", error.message, hint=hint, place=artifact.model) from error
         if error.code != "OCT-E504":
             raise
         hint = "write the network without them: an artifact holds the operators of runtimes/safety.py, and no others"

@@ -17,6 +17,7 @@ from octc.export.pipeline import Device, export_artifact, fallback_steps
 from octc.export.source import Select, quantise, read_select, read_source, require_disjoint
 from octc.export.targets import Job, Workshop
 from octc.imaging.preprocess import Float32
+from octc.runtimes.base import broken
 from octc.runtimes.layers import layer_gaps, suspects
 from octc.store.artifacts import Artifact, read_artifact, read_golden
 from octc.store.runs import Run
@@ -151,6 +152,19 @@ def test_golden_images_that_differ_are_not_published(shop: Workshop, run: Run) -
         export_artifact(into(shop, run.path), job("onnx", "fp32"), device)
     assert caught.value.code == "OCT-E506"
     assert not (run.artifacts / "onnx-fp32").exists()
+
+
+def test_an_engine_that_refuses_what_was_just_made_is_told_as_such(shop: Workshop, run: Run) -> None:
+    """Making it again, which mends a damaged file, would end alike."""
+
+    def refuses(folder: Path, artifact: Artifact) -> Any:
+        raise broken(artifact, RuntimeError("Check failed: no kernel"))
+
+    with pytest.raises(OctcError) as caught:
+        export_artifact(into(shop, run.path), job("openvino", "fp32"), replace(DEVICE, open=refuses))
+    assert (caught.value.code, "--force" in caught.value.hint) == ("OCT-E407", False)
+    assert "no kernel" in caught.value.message
+    assert not (run.artifacts / "openvino-fp32").exists()
 
 
 def test_x14_existing_output_needs_force_and_is_swapped_whole(shop: Workshop, run: Run) -> None:
