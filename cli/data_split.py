@@ -39,10 +39,10 @@ def split(
     cross-validation."""
     from octc.datasets.base import scan_json
     from octc.datasets.folds import never_left_out
-    from octc.datasets.jobs import open_for_split, write_splits
+    from octc.datasets.jobs import open_data, write_splits
     from octc.datasets.released_splits import make_splits
 
-    opened = open_for_split(what, data=session.data, options=options, run_dir=session.run_dir, reporter=session)
+    opened = open_data(what, data=session.data, options=options, run_dir=session.run_dir, reporter=session, for_split=True)
     session.document["scan"] = scan_json(opened.samples)
     made = make_splits(opened.samples, opened.name, protocol, folds, seed, by=leave_out)
     written = [str(path) for path in write_splits(made, Path(out))] if out else []
@@ -78,10 +78,10 @@ def stats(
 ) -> int:
     """Show images and patients per class, image sizes, and mean and std of the pixels (training images only)."""
     from octc.datasets.base import scan_json
-    from octc.datasets.jobs import data_stats, open_for_split
+    from octc.datasets.jobs import data_stats, open_data
     from octc.datasets.registry import spec_of
 
-    opened = open_for_split(what, data=session.data, options=options, run_dir=session.run_dir, reporter=session)
+    opened = open_data(what, data=session.data, options=options, run_dir=session.run_dir, reporter=session, for_split=True)
     session.document["scan"] = scan_json(opened.samples)
     found = data_stats(opened, seed, options=options, reporter=session)
     note = spec_of(opened.name).note

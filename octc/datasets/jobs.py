@@ -107,37 +107,26 @@ def open_data(
     options: DataOptions | None = None,
     run_dir: str | Path = "runs",
     reporter: Reporter | None = None,
+    for_split: bool = False,
 ) -> OpenedData:
-    """Find a data set and scan it, with the patients of a stated or stored rule; whatever it may contain.
+    """Find a data set and scan it, with the patients of a stated or stored rule.
+
+    for_split: refuse what cannot be split, and tell `reporter` what was left out and the warnings of the scan; else whatever
+    the data set may contain is taken.
 
     Raises:
-        OctcError: those of `find_data`, `octc.datasets.reading.read_data` and `scan_dataset`.
+        OctcError: E213 identical images in two classes; and those of `find_data`, `octc.datasets.reading.read_data` and
+            `scan_dataset`.
     """
     given, told = options or DataOptions(), reporter or LogReporter()
     name, root, how = find_data(what, data, given, os.environ)
     told.say(f"using data set {name} in {root} ({how})")
     with counting(told, "checksums") as step:
-        return OpenedData(name, root, read_data((name, root), given, Path(run_dir), told.say, step))
-
-
-def open_for_split(
-    what: str | Path = "ucsd",
-    *,
-    data: str | Path | None = None,
-    options: DataOptions | None = None,
-    run_dir: str | Path = "runs",
-    reporter: Reporter | None = None,
-) -> OpenedData:
-    """The same for a data set that is split: what was left out and the warnings of the scan go to `reporter`.
-
-    Raises:
-        OctcError: E213 identical images in two classes; and those of `open_data`.
-    """
-    told = reporter or LogReporter()
-    opened = open_data(what, data=data, options=options, run_dir=run_dir, reporter=told)
-    refuse_contradictions(opened.samples, opened.name, opened.root, options or DataOptions())
-    say_scan(opened.samples, told)
-    return opened
+        samples = read_data((name, root), given, Path(run_dir), told.say, step)
+    if for_split:
+        refuse_contradictions(samples, name, root, given)
+        say_scan(samples, told)
+    return OpenedData(name, root, samples)
 
 
 def check_data(
@@ -209,7 +198,7 @@ def split_data(
     Traceback (most recent call last):
     octc.core.errors.OctcError: no such folder or table: no-such-folder/images
     """
-    opened = open_for_split(what, data=data, options=options, run_dir=run_dir, reporter=reporter)
+    opened = open_data(what, data=data, options=options, run_dir=run_dir, reporter=reporter, for_split=True)
     how = split or SplitOptions()
     return make_splits(opened.samples, opened.name, how.protocol, how.folds, how.seed, by=how.leave_out)
 

@@ -16,7 +16,7 @@ import octc as library
 from octc.core.progress import LogReporter
 from octc.datasets.download.fetch import FetchOptions
 from octc.datasets.download.job import fetch_data
-from octc.datasets.jobs import data_stats, find_data, open_for_split, preview_patients, write_splits
+from octc.datasets.jobs import data_stats, find_data, open_data, preview_patients, write_splits
 from octc.datasets.split import read_split
 
 HERE = ("octc",)
@@ -73,7 +73,7 @@ def test_splits_are_those_of_the_command_and_are_written_once(drawn: Path, octc:
 
 
 def test_statistics_are_those_of_the_command(drawn: Path, octc: Any) -> None:
-    opened = open_for_split(drawn, options=BY_NAME)
+    opened = open_data(drawn, options=BY_NAME)
     found = data_stats(opened, 1)
     said = printed(octc, "data", "stats", drawn, "--seed", "1", *WORDS)
     assert said["mean"] == list(found.mean)
