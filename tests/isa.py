@@ -56,6 +56,7 @@ TESTS = (
     "tests/compress/test_rounding.py",
     "tests/compress/test_sensitivity.py",
     "tests/compress/test_trace.py",
+    "tests/export/test_attention.py",
     "tests/export/test_encoding.py",
     "tests/export/test_fp16.py",
     "tests/export/test_pack.py",
