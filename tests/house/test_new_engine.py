@@ -98,9 +98,9 @@ def test_commands_know_a_new_engine(example: Path, tmp_path: Path, capsys: pytes
     out, err = capsys.readouterr()
     assert "bright" in out
     assert "tinyengine 1.2.3" in err
-    said = octc("doctor").stdout
-    assert "tinyengine 1.2.3" in said
-    assert "artifact tiny-fp32 runs here" in said
+    doctor = octc("doctor")
+    assert "tinyengine 1.2.3" in doctor.stdout, doctor
+    assert "artifact tiny-fp32 runs here" in doctor.stdout
     assert "tinyengine" in libraries()
     assert main(("--version", "--json")) == 0
     assert "tinyengine" in json.loads(capsys.readouterr().out)["data"]["libraries"]
