@@ -100,6 +100,13 @@ def find_data(
     return guess_layout(place), place, "told by its folders"
 
 
+def _found(what: str | Path, data: str | Path | None, options: DataOptions, reporter: Reporter) -> tuple[str, Path]:
+    """Name and root of a data set in this environment; what was chosen is said."""
+    name, root, how = find_data(what, data, options, os.environ)
+    reporter.say(f"using data set {name} in {root} ({how})")
+    return name, root
+
+
 def open_data(
     what: str | Path = "ucsd",
     *,
@@ -119,8 +126,7 @@ def open_data(
             `scan_dataset`.
     """
     given, told = options or DataOptions(), reporter or LogReporter()
-    name, root, how = find_data(what, data, given, os.environ)
-    told.say(f"using data set {name} in {root} ({how})")
+    name, root = _found(what, data, given, told)
     with counting(told, "checksums") as step:
         samples = read_data((name, root), given, Path(run_dir), told.say, step)
     if for_split:
@@ -253,8 +259,7 @@ def preview_patients(
     rule = rule_of(given.patients, given.patient_pattern, given.patient_from)
     if save and rule is None:
         raise OctcError("OCT-E102", "--save needs a rule", hint="--patients unknown, --patient-pattern or --patient-from")
-    name, root, how = find_data(what, data, given, os.environ)
-    told.say(f"using data set {name} in {root} ({how})")
+    name, root = _found(what, data, given, told)
     with counting(told, "checksums") as step:
         samples = scan_dataset(name, root, progress=step, reading=reading_of(name, given))
     chosen = rule or read_rule(Path(run_dir), samples.digest)

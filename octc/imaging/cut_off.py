@@ -426,26 +426,31 @@ def _numbers(tags: Mapping[int, Any], names: tuple[int, int]) -> tuple[int, ...]
 
 def _deflated(data: bytes) -> str | None:
     """Why a stream of zlib does not have the sum that it states; None where it has, or is longer than any strip."""
-    stream, left, found = zlib.decompressobj(), data, 0
-    try:
-        while not stream.eof and found < MOST_UNPACKED and (more := stream.decompress(left, PIECE)):
-            found, left = found + len(more), stream.unconsumed_tail
-    except zlib.error as error:
-        return str(error)
-    return None if stream.eof or found >= MOST_UNPACKED else "its data end too early"
+    return _unsound(zlib.decompressobj(), data, zlib.error)
 
 
 def _lzma(data: bytes) -> str | None:
     """The same of a stream of LZMA, whose parts end in numbers that only its whole decoder looks at."""
     import lzma  # which not every Python has
 
-    stream, left, found = lzma.LZMADecompressor(lzma.FORMAT_AUTO, MOST_LZMA), data, 0
+    return _unsound(lzma.LZMADecompressor(lzma.FORMAT_AUTO, MOST_LZMA), data, lzma.LZMAError)
+
+
+def _unsound(stream: Any, left: bytes, damage: type[Exception]) -> str | None:
+    """Why a decoder refuses a stream, or does not come to its end. What it has not read yet zlib gives back, and LZMA keeps."""
+    found = 0
     try:
         while not stream.eof and found < MOST_UNPACKED and (more := stream.decompress(left, PIECE)):
-            found, left = found + len(more), b""
-    except lzma.LZMAError as error:
+            found, left = found + len(more), getattr(stream, "unconsumed_tail", b"")
+    except damage as error:
         return str(error)
     return None if stream.eof or found >= MOST_UNPACKED else "its data end too early"
+
+
+def _lzw(data: bytes) -> str:
+    """The codes of one zero after the other grow longer: no encoder writes a run of zeros, and strips without one are not asked
+    about."""
+    return f"a hole of zeros begins at byte {data.find(ZEROS)}"
 
 
 def rle_cut(data: bytes, pixels: int) -> str | None:
@@ -476,9 +481,7 @@ def _singles(data: bytes, most: int | None = None) -> str | None:
 
 STREAMS: Mapping[int, Callable[[bytes], str | None]] = {  # compression of a strip -> why it is not whole
     **dict.fromkeys(DEFLATE, _deflated),
-    LZW: lambda data: (
-        f"a hole of zeros begins at byte {data.find(ZEROS)}"
-    ),  # one zero after the other has longer and longer codes
+    LZW: _lzw,
     PACKBITS: _singles,
     LZMA: _lzma,
     ZSTANDARD: zstandard_cut,
