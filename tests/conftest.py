@@ -13,7 +13,7 @@ import socketserver
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -85,6 +85,29 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {str(ROOT / "tests" / name): place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(str(item.path), len(places)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """What a fixture of a file makes goes with it, as `tmp_path` goes with a test that passed (pyproject.toml): all that the
+    tests write is ten gigabytes, and the disk of a small machine is full of it."""
+    if fixturedef.scope not in {"module", "class"}:
+        return (yield)
+    place = request.getfixturevalue("tmp_path_factory").getbasetemp()
+    before = set(place.iterdir())
+
+    def clear() -> None:
+        for path in made:
+            shutil.rmtree(path, ignore_errors=True)
+
+    made: set[Path] = set()
+    fixturedef.addfinalizer(clear)  # the first that is added is the last that is called
+    try:
+        return (yield)
+    finally:
+        made |= {path for path in place.iterdir() if path not in before and path.is_dir() and not path.is_symlink()}
 
 
 @pytest.fixture(autouse=True)
