@@ -5,23 +5,30 @@ A transformer or ConvNeXt does nearly all of its work in them. A layer of rows, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn import functional
 
+from octc.compress.attention import linear_of
+from octc.compress.shapes import value_of
 from octc.compress.trace import computes_as, set_module
 
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # [N, C, H, W] -> [N, H, W, C], and back
+ARGUMENTS = ("input", "weight", "bias")
 
 
 def as_convolutions(module: fx.GraphModule, whole: tuple[type[nn.Module], ...] = ()) -> list[str]:
-    """Replace, in place, the linear layers that work on [N, L, C] or [N, H, W, C] wherever they are called.
+    """Replace, in place, the linear layers that work on [N, L, C], [L, N, C], [N * L, C] or [N, H, W, C] wherever they are called.
 
     module: every node has its shape in `meta["tensor_meta"]`. whole: types that stay as they are.
 
     Returns: the names of the layers; the new nodes have no shapes yet.
     """
+    if nn.Linear not in whole:
+        _modules_of_functions(module)
     calls: dict[str, list[fx.Node]] = {}
     read = {str(node.target).rpartition(".")[0] for node in module.graph.nodes if node.op == "get_attr"}
     for node in module.graph.nodes:
@@ -45,11 +52,52 @@ def as_convolutions(module: fx.GraphModule, whole: tuple[type[nn.Module], ...] =
     return done
 
 
+def _modules_of_functions(module: fx.GraphModule) -> None:
+    """A linear function of weights that no image decides (`F.linear(x, self.qkv.weight, bias)`) becomes a layer of its own."""
+    values: dict[fx.Node, Any] = {}
+    with torch.no_grad():
+        for node in module.graph.nodes:
+            if node.op == "get_attr":
+                values[node] = value_of(module, node, values).detach().clone()
+            elif node.op in ("call_function", "call_method") and node.all_input_nodes:
+                if all(one in values for one in node.all_input_nodes):
+                    values[node] = value_of(module, node, values)
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or node.target is not functional.linear or node in values:
+            continue
+        given = dict(zip(ARGUMENTS, node.args, strict=False)) | node.kwargs
+        weight, bias = given["weight"], given.get("bias")
+        if weight not in values or not (bias is None or bias in values) or values[weight].ndim != 2:
+            continue
+        name = f"linear_of_{node.name}"
+        module.add_submodule(name, linear_of(values[weight], None if bias is None else values[bias]))
+        with module.graph.inserting_before(node):
+            made = module.graph.call_module(name, (given["input"],))
+        made.meta = dict(node.meta)
+        node.replace_all_uses_with(made)
+        module.graph.erase_node(node)
+    for node in reversed(list(values)):
+        if not node.users and not (node.op == "call_method" and str(node.target).endswith("_")):
+            module.graph.erase_node(node)
+
+
 def _of_places(node: fx.Node) -> bool:
     """Whether a call is of several places of an image, with the channels last."""
     source = node.args[0] if node.args else None
     shape = getattr(source.meta.get("tensor_meta"), "shape", ()) if isinstance(source, fx.Node) else ()
-    return len(shape) in (3, 4) and max(shape[1:-1]) > 1
+    return _added_axes(shape) is not None
+
+
+def _added_axes(shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Where axes of 1 are added, one after the other, to make [N, H, W, C] of the shape for one image; None: it is of no
+    places, or of more axes. Tokens are a map of one row; where images are not the first axis, all of them are one map."""
+    if len(shape) == 4 and max(shape[1:3]) > 1:
+        return ()
+    if len(shape) == 3 and shape[1] > 1:
+        return (1,)
+    if len(shape) in (2, 3) and shape[0] > 1:
+        return (0,) * (4 - len(shape))
+    return None
 
 
 def _convolution(layer: Any) -> nn.Conv2d:
@@ -63,24 +111,23 @@ def _convolution(layer: Any) -> nn.Conv2d:
 
 
 def _around(module: fx.GraphModule, node: fx.Node, turned: dict[fx.Node, fx.Node]) -> None:
-    """Channels first in front of a call, and last behind it; tokens are a map of one row."""
+    """Channels first in front of a call, and last behind it."""
     graph, source = module.graph, node.args[0]
     assert isinstance(source, fx.Node)
-    tokens = len(source.meta["tensor_meta"].shape) == 3
+    added = _added_axes(source.meta["tensor_meta"].shape) or ()
     if source not in turned:
         given = source
-        if tokens:
-            with graph.inserting_after(source):
-                given = graph.call_method("unsqueeze", (source, 1))
+        for axis in added:
+            with graph.inserting_after(given):
+                given = graph.call_method("unsqueeze", (given, axis))
         with graph.inserting_after(given):
             turned[source] = graph.call_method("permute", (given, *FIRST))
     readers = list(node.users)
     with graph.inserting_after(node):
         found = graph.call_method("permute", (node, *LAST))
-    if tokens:
-        behind = found
-        with graph.inserting_after(behind):
-            found = graph.call_method("squeeze", (behind, 1))
+    for axis in added:
+        with graph.inserting_after(found):
+            found = graph.call_method("squeeze", (found, axis))
     found.meta["tensor_meta"] = node.meta["tensor_meta"]  # which a layer that follows directly reads
     for reader in readers:
         reader.replace_input_with(node, found)

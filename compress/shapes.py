@@ -20,7 +20,7 @@ BATCHES = (1, 2, 5)  # an answer that is not the same for all of them depends on
 # what is asked of a tensor that no value changes
 OF_SHAPE = (
     "shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "dtype", "device", "layout", "is_cuda",
-    "is_floating_point",
+    "is_floating_point", "is_complex", "is_nested", "is_quantized", "is_sparse",
 )  # fmt: skip
 WHOLE = ("einops",)  # packages that ask what kind of tensor they are given: their functions are operators of the graph
 OF_IMAGES = "a branch or loop that depends on the number of images in a batch"
@@ -94,14 +94,14 @@ class ShapeTracer(fx.Tracer):
         return found[0]
 
     def _is_of_shapes(self, node: fx.Node) -> bool:
-        """Whether nothing of an image but its shape goes into a value."""
+        """Whether nothing of an image but its shape goes into a value: weights are what they are."""
         left, seen = [node], set[fx.Node]()
         while left:
             one = left.pop()
             if one in seen or _asks_shape(one):
                 continue
             seen.add(one)
-            if one.op in ("placeholder", "call_module", "get_attr"):
+            if one.op in ("placeholder", "call_module"):
                 return False
             left += one.all_input_nodes
         return True
@@ -116,7 +116,7 @@ class ShapeTracer(fx.Tracer):
             with torch.no_grad():
                 for node in self.graph.nodes:
                     if node not in values:
-                        values[node] = _run(self.root, node, values, image)
+                        values[node] = value_of(self.root, node, values, image)
                     if node is wanted:
                         break
         finally:
@@ -139,7 +139,7 @@ def _asks_shape(node: fx.Node) -> bool:
     return node.op == "call_method" and node.target in OF_SHAPE
 
 
-def _run(root: nn.Module, node: fx.Node, values: dict[fx.Node, Any], image: torch.Tensor) -> Any:
+def value_of(root: nn.Module, node: fx.Node, values: dict[fx.Node, Any], image: torch.Tensor | None = None) -> Any:
     """What one node gives, of the values of those in front of it."""
     args: Any = fx.node.map_arg(node.args, lambda one: values[one])
     kwargs: Any = fx.node.map_arg(node.kwargs, lambda one: values[one])

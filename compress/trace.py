@@ -18,6 +18,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from octc.compress import shapes
+from octc.compress.attention import TRANSFORMERS, attention_of
 from octc.compress.shapes import BATCHES, WHOLE, ShapeTracer
 from octc.core.errors import OctcError, first_line, shorten
 
@@ -38,6 +39,9 @@ APART: dict[Any, Any] = {
     operator.itruediv: operator.truediv,
     torch.relu_: torch.relu,
 }
+# whether attention of torch is traced into (its masks may be asked for their values), and whether buffers are symbols as weights
+# are (a torch.Tensor's own method takes no symbol, `self.token.expand(len(x), -1, -1)`)
+WAYS = ((True, False), (True, True), (False, False))
 NEAR = 1e-3  # of the largest logit, that folding may move one by; it moves them by a thousandth of this
 
 
@@ -90,7 +94,9 @@ class _Tracer(ShapeTracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         foreign = type(m).__module__.partition(".")[0] in WHOLE
-        return foreign or isinstance(m, self._whole) or super().is_leaf_module(m, module_qualified_name)
+        if foreign or isinstance(m, self._whole):
+            return True
+        return not computes_as(m, TRANSFORMERS) and super().is_leaf_module(m, module_qualified_name)
 
 
 def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()) -> fx.GraphModule:
@@ -106,13 +112,7 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
             BatchNorm has no statistics, or the graph gives other logits than the network.
     """
     plain = copy.deepcopy(model).cpu().eval()
-    tracer = _Tracer(size, whole)
-    try:
-        with _scripts_inlined():
-            graph = tracer.trace(plain)
-    except Exception as error:  # whatever a network's own code raises when it meets a symbol in place of a tensor
-        raise _untraceable(model, tracer, error) from error
-    module = fx.GraphModule(tracer.root, graph)
+    module, specialised = _traced(model, plain, size, whole)
     modules = dict(module.named_modules())
     for name, conv in modules.items():
         if isinstance(conv, nn.Conv2d) and type(conv) not in PLAIN and not isinstance(conv, whole):
@@ -129,8 +129,42 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
     module.delete_all_unused_submodules()
     module.recompile()
     give_shapes(model, module, size)
-    check_same(plain, module, size, BATCHES if tracer.specialised else (2,))
+    check_same(plain, module, size, BATCHES if specialised else (2,))
     return module
+
+
+def _traced(model: nn.Module, plain: nn.Module, size: int, whole: tuple[type[nn.Module], ...]) -> tuple[fx.GraphModule, bool]:
+    """The graph, and whether it is of this size alone: by the first of several ways of tracing that is one.
+
+    Raises:
+        OctcError: E404, why the first of them is none.
+    """
+    faults = []
+    for enter, buffers in WAYS:
+        kept = whole if enter else (*whole, nn.MultiheadAttention, *TRANSFORMERS)
+        tracer = _Tracer(size, kept)
+        tracer.proxy_buffer_attributes = buffers
+        try:
+            with _scripts_inlined():
+                graph = tracer.trace(_entered(plain, kept))
+            return fx.GraphModule(tracer.root, graph), tracer.specialised
+        except Exception as error:  # whatever a network's own code raises when it meets a symbol in place of a tensor
+            faults.append((tracer, error))
+    raise _untraceable(model, *faults[0]) from faults[0][1]
+
+
+def _entered(plain: nn.Module, whole: tuple[type[nn.Module], ...]) -> nn.Module:
+    """A network whose attention is made of layers; the network itself where there is none to enter."""
+    found = {
+        name: made
+        for name, part in plain.named_modules()
+        if computes_as(part, (nn.MultiheadAttention,)) and not isinstance(part, whole)
+        if (made := attention_of(part)) is not None  # type: ignore[arg-type]
+    }
+    entered = copy.deepcopy(plain) if found else plain
+    for name, made in found.items():
+        set_module(entered, name, made)
+    return entered
 
 
 @contextmanager

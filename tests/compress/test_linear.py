@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import fx, nn
+from torch.nn import functional
 
 from octc.compress.fake_quant import QuantConv2d
 from octc.compress.linear import as_convolutions
@@ -63,6 +64,57 @@ class Read(nn.Module):
         return x @ self.layer.weight
 
 
+class Functions(nn.Module):
+    """As torchvision's and timm's Swin: functions of weights, one with a bias that is made of two others; and one of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.qkv, self.out = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 24), nn.Linear(8, 8)
+        self.first = nn.Parameter(torch.randn(8))
+        self.register_buffer("second", torch.zeros(16))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        bias = self.qkv.bias.clone()
+        bias[8:16].zero_()
+        q, k, v = functional.linear(x, self.qkv.weight, bias).chunk(3, -1)
+        x = functional.linear(input=(q @ k.transpose(1, 2)).softmax(-1) @ v, weight=self.out.weight, bias=self.out.bias)
+        x = functional.linear(x, self.qkv.weight[:8], torch.cat([self.first[:4], self.second[:4]]))
+        x = functional.linear(x, x.mean((0, 1))[None] * self.qkv.weight[8:16] * 0)
+        logits: torch.Tensor = self.head(x.mean(1) + q.mean(1))
+        return logits
+
+
+class Flat(nn.Module):
+    """Tokens in front of images, and tokens of all images in one row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.two, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.one(self.stem(x).flatten(2).permute(2, 0, 1)))
+        count = x.shape[1]
+        x = self.two(x.transpose(0, 1).reshape(-1, 8)).reshape(count, -1, 8)
+        logits: torch.Tensor = self.head(x.mean(1))
+        return logits
+
+
+class Held(nn.Module):
+    """A token of its own, which is a buffer: torch's own method is given a symbol."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.layer, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+        self.register_buffer("token", torch.randn(1, 1, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), self.stem(x).flatten(2).transpose(1, 2)], 1)
+        logits: torch.Tensor = self.head(self.layer(x)[:, 0])
+        return logits
+
+
 def traced(model: nn.Module) -> fx.GraphModule:
     torch.manual_seed(0)
     return trace_folded(model.eval(), SIZE)
@@ -70,7 +122,14 @@ def traced(model: nn.Module) -> fx.GraphModule:
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [(Maps, {"wide", "narrow"}), (Tokens, {"query", "key", "value", "out"}), (Read, set())],
+    [
+        (Maps, {"wide", "narrow"}),
+        (Tokens, {"query", "key", "value", "out"}),
+        (Read, set()),
+        (Functions, {"linear_of_linear", "linear_of_linear_1", "linear_of_linear_2"}),
+        (Flat, {"one", "two"}),
+        (Held, {"layer"}),
+    ],
 )
 def test_layers_of_places_are_convolutions_that_answer_alike(kind: type[nn.Module], names: set[str]) -> None:
     torch.manual_seed(0)
