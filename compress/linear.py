@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from octc.compress.attention import linear_of
-from octc.compress.shapes import value_of
+from octc.compress.shapes import of_the_image, value_of
 from octc.compress.trace import computes_as, set_module
 
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # [N, C, H, W] -> [N, H, W, C], and back
@@ -29,6 +29,7 @@ def as_convolutions(module: fx.GraphModule, whole: tuple[type[nn.Module], ...] =
     """
     if nn.Linear not in whole:
         _modules_of_functions(module)
+    moving = of_the_image(module.graph)
     calls: dict[str, list[fx.Node]] = {}
     read = {str(node.target).rpartition(".")[0] for node in module.graph.nodes if node.op == "get_attr"}
     for node in module.graph.nodes:
@@ -40,7 +41,7 @@ def as_convolutions(module: fx.GraphModule, whole: tuple[type[nn.Module], ...] =
         layer = module.get_submodule(name)
         if not computes_as(layer, (nn.Linear,)) or isinstance(layer, whole) or name in read:
             continue
-        if not all(_of_places(node) for node in nodes):
+        if not all(_of_places(node) and node in moving for node in nodes):
             continue
         set_module(module, name, _convolution(layer))
         for node in nodes:

@@ -1,6 +1,7 @@
 """Where quantisers are inserted: rules on the traced graph, not on class names.
 
-* Every convolution on a map larger than 1 x 1 is quantised. Convolutions on 1 x 1 (squeeze-excite, heads) stay in float.
+* Every convolution on a map larger than 1 x 1 is quantised. Convolutions on 1 x 1 (squeeze-excite, heads) stay in float, and so
+  do those of what no image decides (positions): engines compute them once, and OpenVINO cannot compile them in INT8.
 * One quantiser per *tensor*, shared by all quantised convolutions and additions (shortcuts) that read the tensor.
 * No quantiser between a convolution and its activation, and none on biases, logits or gates.
 * "residual" quantisers follow convolution outputs that go into an addition. onnxruntime needs them to keep the addition in
@@ -30,6 +31,7 @@ from torch.nn import functional
 from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, OnGrid, QuantConv2d
 from octc.compress.linear import as_convolutions
 from octc.compress.lowest import PRODUCTS, SIGMOID_CALLS, is_one, set_lowest
+from octc.compress.shapes import of_the_image
 from octc.compress.trace import (
     HINT,
     PLAIN,
@@ -81,9 +83,10 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
         text = f"unknown placement of quantisers {placement!r}"
         raise OctcError("OCT-E104", text, hint=f"one of: {', '.join(PLACEMENTS)}", place="placement")
     module = _traced(model, size, whole)
-    convs = [node for node in module.graph.nodes if _is_spatial_conv(module, node)]
+    moving = of_the_image(module.graph)
+    convs = [node for node in module.graph.nodes if node in moving and _is_spatial_conv(module, node)]
     if placement == XNNPACK:
-        convs = [node for node in module.graph.nodes if _is_conv(module, node) and _leads_to(node, set(convs))]
+        convs = [node for node in module.graph.nodes if node in moving and _is_conv(module, node) and _leads_to(node, set(convs))]
     if not convs:
         raise OctcError("OCT-E404", "no convolution to quantise", hint=HINT)
     _keep_what_is_read(module, {str(node.target) for node in convs})

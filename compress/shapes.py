@@ -131,6 +131,15 @@ class ShapeTracer(fx.Tracer):
         return attr_val if self._running else super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
+def of_the_image(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes into which more of an image goes than its shape; what all others give is known beforehand."""
+    found = set[fx.Node]()
+    for node in graph.nodes:
+        if node.op == "placeholder" or (not _asks_shape(node) and any(one in found for one in node.all_input_nodes)):
+            found.add(node)
+    return found
+
+
 def _asks_shape(node: fx.Node) -> bool:
     if node.op == "call_function" and node.target is getattr:
         return node.args[1] in OF_SHAPE
