@@ -5,6 +5,7 @@ A transformer or ConvNeXt does nearly all of its work in them. A layer of rows, 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ ARGUMENTS = ("input", "weight", "bias")
 
 
 def as_convolutions(module: fx.GraphModule, whole: tuple[type[nn.Module], ...] = ()) -> list[str]:
-    """Replace, in place, the linear layers that work on [N, L, C], [L, N, C], [N * L, C] or [N, H, W, C] wherever they are called.
+    """Replace, in place, the linear layers that work on [N, L, C], [L, N, C], [N * L, C], [N, H, W, C] or [N, ..., C] wherever they
+    are called.
 
     module: every node has its shape in `meta["tensor_meta"]`. whole: types that stay as they are.
 
@@ -98,6 +100,8 @@ def _added_axes(shape: Sequence[int]) -> tuple[int, ...] | None:
         return (1,)
     if len(shape) in (2, 3) and shape[0] > 1:
         return (0,) * (4 - len(shape))
+    if len(shape) > 4 and max(shape[1:-1]) > 1:
+        return (1,)
     return None
 
 
@@ -116,8 +120,12 @@ def _around(module: fx.GraphModule, node: fx.Node, turned: dict[fx.Node, fx.Node
     graph, source = module.graph, node.args[0]
     assert isinstance(source, fx.Node)
     added = _added_axes(source.meta["tensor_meta"].shape) or ()
+    many = len(source.meta["tensor_meta"].shape) > 4  # axes of places: they are one meanwhile
     if source not in turned:
         given = source
+        if many:
+            with graph.inserting_after(source):
+                given = graph.call_method("flatten", (source, 1, -2))
         for axis in added:
             with graph.inserting_after(given):
                 given = graph.call_method("unsqueeze", (given, axis))
@@ -129,6 +137,16 @@ def _around(module: fx.GraphModule, node: fx.Node, turned: dict[fx.Node, fx.Node
     for axis in added:
         with graph.inserting_after(found):
             found = graph.call_method("squeeze", (found, axis))
+    if many:
+        width = node.meta["tensor_meta"].shape[-1:]
+        with graph.inserting_after(found):
+            whole = graph.call_function(getattr, (source, "shape"))
+        with graph.inserting_after(whole):
+            places = graph.call_function(operator.getitem, (whole, slice(None, -1)))
+        with graph.inserting_after(places):
+            sides = graph.call_function(operator.add, (places, tuple(width)))
+        with graph.inserting_after(sides):
+            found = graph.call_method("reshape", (found, sides))
     found.meta["tensor_meta"] = node.meta["tensor_meta"]  # which a layer that follows directly reads
     for reader in readers:
         reader.replace_input_with(node, found)

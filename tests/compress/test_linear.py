@@ -101,6 +101,21 @@ class Flat(nn.Module):
         return logits
 
 
+class Windows(nn.Module):
+    """As Twins: a layer of windows that stand apart, [N, 2, 2, 2, 2, C], read by a second one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.two, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 12), nn.Linear(12, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).unflatten(3, (2, 2)).unflatten(2, (2, 2)).permute(0, 2, 4, 3, 5, 1)
+        x = self.two(self.one(x)).flatten(3, 4)
+        x = x - x.softmax(3)
+        logits: torch.Tensor = self.head(x.mean((1, 2, 3)))
+        return logits
+
+
 class Held(nn.Module):
     """A token of its own, which is a buffer: torch's own method is given a symbol."""
 
@@ -128,6 +143,7 @@ def traced(model: nn.Module) -> fx.GraphModule:
         (Read, set()),
         (Functions, {"linear_of_linear", "linear_of_linear_1", "linear_of_linear_2"}),
         (Flat, {"one", "two"}),
+        (Windows, {"one", "two"}),
         (Held, {"layer"}),
     ],
 )
