@@ -7,7 +7,6 @@ by the tracer; they call the attention that stands here.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,11 +19,11 @@ TRANSFORMERS = (
 
 
 class Attention(nn.Module):
-    """softmax(q k^T / sqrt(d) + mask) v of each head (Vaswani et al. 2017, arXiv 1706.03762), as in nn.MultiheadAttention in
-    eval mode.
+    """softmax(q k^T / sqrt(d) + mask) v of each head (Vaswani et al. 2017, arXiv 1706.03762), as nn.MultiheadAttention has it
+    in eval mode, with its arguments and results.
 
-    Same arguments and results: query [N, L, E], key and value [N, S, E], or [L, N, E] and [S, N, E] without `batch_first`;
-    returns [N, L, E] (or [L, N, E]) and the weights [N, L, S] ([N, heads, L, S] where they are not averaged), None if not asked.
+    query [N, L, E], key and value [N, S, E] give [N, L, E] and the weights [N, L, S] ([N, heads, L, S] where they are not
+    averaged, None if not asked for). Without `batch_first` images are the second axis of all but the weights.
     """
 
     # what torch's transformers ask before they leave the layers for a kernel of their own, which they do not with these answers

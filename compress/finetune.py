@@ -130,8 +130,8 @@ def calibrated(  # noqa: PLR0913 - what is calibrated, how, on what, and who is 
 
 
 def channels_last(module: nn.Module) -> None:
-    """Weights [N, C, H, W] with their channels last; those of volumes have no such order."""
-    if not any(tensor.dim() == 5 for tensor in module.parameters()):
+    """Weights [N, C, H, W] with their channels last; those of volumes, and constants of five axes, have no such order."""
+    if not any(tensor.dim() == 5 for tensor in (*module.parameters(), *module.buffers())):
         module.to(memory_format=torch.channels_last)
 
 

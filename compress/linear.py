@@ -22,8 +22,8 @@ ARGUMENTS = ("input", "weight", "bias")
 
 
 def as_convolutions(module: fx.GraphModule, whole: tuple[type[nn.Module], ...] = ()) -> list[str]:
-    """Replace, in place, the linear layers that work on [N, L, C], [L, N, C], [N * L, C], [N, H, W, C] or [N, ..., C] wherever they
-    are called.
+    """Replace, in place, the linear layers that work on [N, L, C], [L, N, C], [N * L, C], [N, H, W, C] or [N, ..., C]
+    wherever they are called.
 
     module: every node has its shape in `meta["tensor_meta"]`. whole: types that stay as they are.
 
@@ -62,9 +62,8 @@ def _modules_of_functions(module: fx.GraphModule) -> None:
         for node in module.graph.nodes:
             if node.op == "get_attr":
                 values[node] = value_of(module, node, values).detach().clone()
-            elif node.op in ("call_function", "call_method") and node.all_input_nodes:
-                if all(one in values for one in node.all_input_nodes):
-                    values[node] = value_of(module, node, values)
+            elif node.op in ("call_function", "call_method") and _are_known(node, values):
+                values[node] = value_of(module, node, values)
     for node in list(module.graph.nodes):
         if node.op != "call_function" or node.target is not functional.linear or node in values:
             continue
@@ -82,6 +81,10 @@ def _modules_of_functions(module: fx.GraphModule) -> None:
     for node in reversed(list(values)):
         if not node.users and not (node.op == "call_method" and str(node.target).endswith("_")):
             module.graph.erase_node(node)
+
+
+def _are_known(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
+    return bool(node.all_input_nodes) and values.keys() >= set(node.all_input_nodes)
 
 
 def _of_places(node: fx.Node) -> bool:

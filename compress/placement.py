@@ -86,7 +86,8 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
     moving = of_the_image(module.graph)
     convs = [node for node in module.graph.nodes if node in moving and _is_spatial_conv(module, node)]
     if placement == XNNPACK:
-        convs = [node for node in module.graph.nodes if node in moving and _is_conv(module, node) and _leads_to(node, set(convs))]
+        goals = set(convs)
+        convs = [one for one in module.graph.nodes if one in moving and _is_conv(module, one) and _leads_to(one, goals)]
     if not convs:
         raise OctcError("OCT-E404", "no convolution to quantise", hint=HINT)
     _keep_what_is_read(module, {str(node.target) for node in convs})
@@ -228,7 +229,7 @@ def _quantise_all(module: fx.GraphModule, convs: set[fx.Node]) -> None:
         fused = (*RECTIFIERS, *POOLS)
         if len(followers) == 1 and is_one(module, followers[0], fused, RECTIFIER_CALLS):
             continue  # the rectifier is part of this operator, and a pool of maxima takes codes as they are
-        if _moves_codes(module, node) or not any(_has_kernel(module, one) for one in (node, *_behind_moves(module, node))):
+        if _moves_codes(module, node) or not any(_has_kernel(module, one) for one in (node, *behind_moves(module, node))):
             continue
         if any(user in convs for user in followers):
             kind = "input"
@@ -256,7 +257,22 @@ def _moves_codes(module: fx.GraphModule, node: fx.Node) -> bool:
     return False
 
 
-def _behind_moves(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+def input_path(module: fx.GraphModule, conv: fx.Node) -> list[fx.Node]:
+    """From the quantiser of a convolution's input to what the convolution reads: what only moves values stands in between.
+    Empty: nothing quantises it."""
+    path: list[fx.Node] = []
+    node = conv.args[0]
+    while isinstance(node, fx.Node):
+        path.insert(0, node)
+        if calls_module(module, node, ActivationQuantiser):
+            return path
+        if not _is_move(module, node):
+            break
+        node = node.args[0]
+    return []
+
+
+def behind_moves(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """What computes with a node's result, moved or not."""
     found, waiting = [], list(node.users)
     while waiting:

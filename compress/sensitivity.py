@@ -15,7 +15,7 @@ import torch
 from torch import fx
 from torch.nn import functional
 
-from octc.compress.placement import convolutions, is_quantised_conv, quantisers, set_mode
+from octc.compress.placement import convolutions, input_path, is_quantised_conv, quantisers, set_mode
 from octc.compress.trace import APART, interpreted
 from octc.train.networks.models import out_of_place
 
@@ -161,10 +161,11 @@ def _logits(module: fx.GraphModule, batch: torch.Tensor, mode: str, floats: froz
     for node in module.graph.nodes:
         if node.op == "call_module" and node.target in floats:
             module.get_submodule(node.target).enabled = False  # type: ignore[assignment]
-            source = node.args[0]
-            readers = {str(user.target) for user in source.users if is_quantised_conv(module, user)}
-            if isinstance(source, fx.Node) and source.target in known and readers <= floats:
-                known[str(source.target)].mode = "off"
+            if path := input_path(module, node):
+                alone = all(len(one.users) == 1 for one in path[:-1])
+                readers = {str(user.target) for user in path[-1].users if is_quantised_conv(module, user)}
+                if alone and readers <= floats:
+                    known[str(path[0].target)].mode = "off"
             for user in node.users:
                 if user.target in known:
                     known[str(user.target)].mode = "off"
@@ -205,15 +206,22 @@ class _Cached:
 
     def _quantised(self, name: str, node: fx.Node) -> torch.Tensor:
         """The convolution's output; its quantiser's other readers keep the float tensor."""
-        source: Any = node.args[0]
-        quantiser: Any = self.module.get_submodule(str(source.target))
+        path = input_path(self.module, node)
+        quantiser: Any = self.module.get_submodule(str(path[0].target)) if path else None
         conv: Any = self.module.get_submodule(name)
-        before = self.interpreter.env[source.args[0]]
-        quantiser.mode, conv.enabled = "on", True
+        kept = dict(self.interpreter.env)
+        conv.enabled = True
+        if quantiser is not None:
+            quantiser.mode = "on"
         try:
-            out: torch.Tensor = conv(quantiser(before))
+            for one in path:
+                self.interpreter.env[one] = self.interpreter.run_node(one)
+            out: torch.Tensor = self.interpreter.run_node(node)
         finally:
-            quantiser.mode, conv.enabled = "off", False
+            self.interpreter.env = kept
+            conv.enabled = False
+            if quantiser is not None:
+                quantiser.mode = "off"
         return out
 
 

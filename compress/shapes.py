@@ -46,9 +46,25 @@ class _Sized(fx.Proxy):
     def __len__(self) -> int:
         return self.tracer.length(self)
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """What is written into a tensor is a tensor of its own, which the same name in the network means from there on."""
+        self.node = self.tracer.create_proxy("call_function", with_written, (self, key, value), {}).node
+
 
 class _SizedAttribute(Attribute, _Sized):
     """The same of an attribute (`x.shape`)."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "type" and self.attr == "device":  # a word, which torch.autocast asks for
+            return self.tracer.known(self).type
+        return super().__getattr__(name)
+
+
+def with_written(tensor: torch.Tensor, key: Any, value: Any) -> torch.Tensor:
+    """A copy of a tensor in which `tensor[key] = value`."""
+    made = tensor.clone()
+    made[key] = value
+    return made
 
 
 class ShapeTracer(fx.Tracer):

@@ -39,8 +39,8 @@ APART: dict[Any, Any] = {
     operator.itruediv: operator.truediv,
     torch.relu_: torch.relu,
 }
-# whether attention of torch is traced into (its masks may be asked for their values), and whether buffers are symbols as weights
-# are (a torch.Tensor's own method takes no symbol, `self.token.expand(len(x), -1, -1)`)
+# whether attention of torch is traced into (its masks may be asked for their values), and whether buffers are symbols as
+# weights are (a torch.Tensor's own method takes no symbol, `self.token.expand(len(x), -1, -1)`)
 WAYS = ((True, False), (True, True), (False, False))
 NEAR = 1e-3  # of the largest logit, that folding may move one by; it moves them by a thousandth of this
 

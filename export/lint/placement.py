@@ -122,13 +122,28 @@ def _ancestors(graph: Graph, name: str) -> Iterator[str]:
             pending += graph.made[one].input if one in graph.made else []
 
 
+def _of_an_image(graph: Graph, name: str) -> bool:
+    """Whether more than the shape of an input goes into a value: all else is computed before there is an image."""
+    pending, seen = [name], set[str]()
+    while pending:
+        one = pending.pop()
+        maker = graph.made.get(one)
+        if not one or one in seen or one in graph.constants or (maker is not None and maker.op_type in ("Shape", "Size")):
+            continue
+        if maker is None:
+            return True
+        seen.add(one)
+        pending += maker.input
+    return False
+
+
 def bare(graph: Graph) -> Iterator[Hit]:
-    """A convolution on a map without Q/DQ, in a graph that has them elsewhere."""
+    """A convolution on a map of an image without Q/DQ, in a graph that has them elsewhere."""
     if not any(graph.of(Q, DQ)):
         return
     for node in graph.of("Conv"):
         shape = graph.shapes.get(node.input[1], ()) if len(node.input) > 1 else ()
-        on_map = graph.shapes.get(node.input[0], ())[2:] != (1, 1)
+        on_map = graph.shapes.get(node.input[0], ())[2:] != (1, 1) and _of_an_image(graph, node.input[0])
         if on_map and not any(sides(graph, node)) and (not shape or fits_int8(graph, node, shape)):
             yield node, "convolution without Q/DQ"
 

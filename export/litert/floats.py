@@ -130,6 +130,8 @@ def clip(it: State, node: onnx.NodeProto) -> None:
 def raised(it: State, name: str, rank: int, order: tuple[int, ...]) -> Tensor:
     """An operand with the axes of the result, in their order: axes of 1 come first, as ONNX has it."""
     shape = it.shapes[name]
+    if name in it.counted and name not in it.repeated:
+        it.value(name)  # refuses
     if math.prod(shape) == 1 and name in it.constants:
         return constant(f"{name}/one", it.constants[name].reshape([1] * max(rank, 1)), str(it.constants[name].dtype))
     if len(shape) == rank:
@@ -214,24 +216,8 @@ def expand(it: State, node: onnx.NodeProto) -> None:
     if free is not None and it.free.get(node.input[0]) is None:
         if shape[free] != 1:
             raise refused(node, "a length that is a multiple of the number of images")
-        made = do("ADD", made, _zero_each(it, rank, order.index(free)), shape=made.shape)
+        made = do("ADD", made, it.zero_each(rank, order.index(free)), shape=made.shape)
     keep(it, name, made, order)
-
-
-def _zero_each(it: State, rank: int, axis: int) -> Tensor:
-    """A zero an image, along one of so many axes."""
-    name = f"zeros of {rank} axes along {axis}"
-    known = next((op.output for op in it.operations if op.output.name == name), None)
-    if known is not None:
-        return known
-    image = it.source
-    sides = [1] * len(image.shape)
-    whole = {"beginMask": 1, "endMask": 1, "ellipsisMask": 0, "newAxisMask": 0, "shrinkAxisMask": 0}
-    ends = (axes_of([0] * len(sides)), axes_of(sides), axes_of(sides))
-    first = it.emit("STRIDED_SLICE", (image, *ends), sides, f"{name}/first", image, **whole)
-    value = it.emit("CAST", (first,), sides, f"{name}/float", inDataType=3, outDataType=0)
-    zero = it.emit("MUL", (value, number(0.0)), sides, f"{name}/zero", fusedActivationFunction=NONE)
-    return it.reshape(zero, [1] * rank, axis, name)
 
 
 def reduced(kind: str, it: State, node: onnx.NodeProto, before: str = "", after: str = "") -> None:

@@ -14,7 +14,7 @@ from octc.export.litert.graph import Array
 
 ROUNDS = 200  # a constant may give a shape that gives the next constant
 LARGE = 1 << 22  # values; a larger constant is not computed
-STAYING = ("DequantizeLinear", "QuantizeLinear", "Expand")  # codes of weights stay codes; a length may be that of the batch
+STAYING = ("DequantizeLinear", "QuantizeLinear")  # codes of weights stay codes
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Known:
     Attributes:
         nodes: those that are left. constants: by name. shapes: of every value.
         free: the axis of a value that grows with the number of images; a value without one is not in it.
-        counted: constants that are others for another number of images.
+        counted: constants that are others for another number of images. repeated: those of them that hold the same numbers for
+            every image, which the constant holds once, by the axis of the images.
     """
 
     nodes: list[onnx.NodeProto]
@@ -32,6 +33,7 @@ class Known:
     shapes: dict[str, tuple[int, ...]]
     free: dict[str, int]
     counted: frozenset[str]
+    repeated: dict[str, int]
 
 
 def known_of(proto: onnx.ModelProto) -> Known:
@@ -47,7 +49,16 @@ def known_of(proto: onnx.ModelProto) -> Known:
         if apart:
             free[name] = apart[0]
     counted = frozenset(name for name, value in constants.items() if name in others and not np.array_equal(value, others[name]))
-    return Known(nodes, constants, shapes, free, counted)
+    repeated = {name: axis for name in counted if (axis := _repeats(constants[name], others[name])) is not None}
+    return Known(nodes, constants, shapes, free, counted, repeated)
+
+
+def _repeats(one: Array, two: Array) -> int | None:
+    """Along which axis a constant for two images is that for one image, twice."""
+    for axis, (side, other) in enumerate(zip(one.shape, two.shape, strict=False)):
+        if (side, other) == (1, 2) and np.array_equal(np.concatenate([one, one], axis), two):
+            return axis
+    return None
 
 
 def _settled(proto: onnx.ModelProto, count: int) -> tuple[list[onnx.NodeProto], dict[str, Array], dict[str, tuple[int, ...]]]:

@@ -36,7 +36,7 @@ class State:
     def __init__(self, proto: onnx.ModelProto) -> None:
         graph, known = proto.graph, known_of(proto)
         self.nodes, self.constants, self.shapes = known.nodes, known.constants, known.shapes
-        self.free, self.counted = known.free, known.counted
+        self.free, self.counted, self.repeated = known.free, known.counted, known.repeated
         self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in self.nodes:
             for name in node.input:
@@ -61,6 +61,7 @@ class State:
         if name in self.constants:
             data = self._constant(name)
             made = constant(name, np.transpose(data, LAST) if data.ndim == 4 else data, str(data.dtype))
+            made = self._each(name, made, LAST if data.ndim == 4 else tuple(range(data.ndim)))
         elif name in self.plain_values:
             made = self.emit("TRANSPOSE", (self.plain_values[name], axes_of(LAST)), channels_last(self.shapes[name]), name)
         elif name in self.codes:
@@ -78,18 +79,41 @@ class State:
         if name not in self.plain_values:
             if name in self.constants:
                 data = self._constant(name)
-                self.plain_values[name] = constant(f"{name}/plain", data, str(data.dtype))
+                made = constant(f"{name}/plain", data, str(data.dtype))
+                self.plain_values[name] = self._each(name, made, tuple(range(data.ndim)))
             else:
                 source = self.value(name)
                 self.plain_values[name] = self.emit("TRANSPOSE", (source, axes_of(FIRST)), self.shapes[name], f"{name}/plain")
         return self.plain_values[name]
 
     def _constant(self, name: str) -> Array:
-        if name in self.counted:
+        if name in self.counted and not (name in self.repeated and self.constants[name].dtype == np.float32):
             text = f"LiteRT: {name} depends on the number of images"
             raise OctcError("OCT-E407", text, hint=HINT, place=name)
         data = self.constants[name]
         return data.astype(np.int32) if data.dtype == np.int64 else data
+
+    def _each(self, name: str, made: Tensor, order: Sequence[int]) -> Tensor:
+        """A constant of every image: what is the same for all of them is there as often as they are many."""
+        if name not in self.repeated:
+            return made
+        zero = self.zero_each(len(order), list(order).index(self.repeated[name]))
+        return self.emit("ADD", (made, zero), made.shape, f"{made.name}/each", fusedActivationFunction=NONE)
+
+    def zero_each(self, rank: int, axis: int) -> Tensor:
+        """A zero an image, along one of so many axes."""
+        name = f"zeros of {rank} axes along {axis}"
+        known = next((op.output for op in self.operations if op.output.name == name), None)
+        if known is not None:
+            return known
+        sides = [1] * len(self.source.shape)
+        whole = {"beginMask": 1, "endMask": 1, "ellipsisMask": 0, "newAxisMask": 0, "shrinkAxisMask": 0}
+        ends = (axes_of([0] * len(sides)), axes_of(sides), axes_of(sides))
+        first = self.emit("STRIDED_SLICE", (self.source, *ends), sides, f"{name}/first", self.source, **whole)
+        value = self.emit("CAST", (first,), sides, f"{name}/float", inDataType=3, outDataType=0)
+        none = constant("number 0.0", np.zeros(1, np.float32))
+        zero = self.emit("MUL", (value, none), sides, f"{name}/zero", fusedActivationFunction=NONE)
+        return self.reshape(zero, [1] * rank, axis, name)
 
     def lies_plain(self, name: str) -> bool:
         """Whether a value of four dimensions is there in ONNX's order only."""

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, OnGrid, QuantConv2d, half_up, spread
 from octc.compress.lowest import is_nonnegative, is_one
-from octc.compress.placement import ADDITIONS, is_dense
+from octc.compress.placement import ADDITIONS, behind_moves, input_path, is_dense
 from octc.compress.rounding import forget_floats
 from octc.compress.trace import ChannelAffine, calls_module, set_module
 from octc.core.errors import OctcError
@@ -242,13 +242,29 @@ def _check_weight(name: str, conv: QuantConv2d) -> None:
 def _leave_float(module: fx.GraphModule, floats: frozenset[str]) -> None:
     """Take the named convolutions off their quantisers; a quantiser that no convolution reads any more goes."""
     for node in [n for n in module.graph.nodes if n.op == "call_module" and str(n.target) in floats]:
-        quantiser = node.args[0]
-        node.replace_input_with(quantiser, quantiser.args[0])
+        path = input_path(module, node)
         for user in list(node.users):
             if _is_quantiser(module, user, "residual"):
                 _remove(module, user)
-        if not any(calls_module(module, user, QuantConv2d) for user in quantiser.users):
+        if not path:
+            continue
+        quantiser, *moves = path
+        plain: Any = quantiser.args[0]
+        for move in moves:
+            given = {move.args[0]: plain}
+            with module.graph.inserting_before(node):
+                plain = module.graph.node_copy(move, lambda one, given=given: given.get(one, one))
+        node.replace_input_with(path[-1], plain)
+        for move in reversed(moves):
+            if not move.users:
+                module.graph.erase_node(move)
+        if not any(_reads_convolution(module, user) for user in quantiser.users):
             _remove(module, quantiser)
+
+
+def _reads_convolution(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a reader of a quantiser is a convolution in INT8, or moves values to one."""
+    return any(calls_module(module, one, QuantConv2d) for one in (node, *behind_moves(module, node)))
 
 
 def _remove(module: fx.GraphModule, node: fx.Node) -> None:

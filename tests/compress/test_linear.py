@@ -65,7 +65,7 @@ class Read(nn.Module):
 
 
 class Functions(nn.Module):
-    """As torchvision's and timm's Swin: functions of weights, one with a bias that is made of two others; and one of the image."""
+    """As torchvision's and timm's Swin: functions of weights, whose bias may be made of others; and one of the image."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -40,12 +40,13 @@ def node(kind: str, inputs: str, output: str = "y", **attributes: Any) -> Node:
     return helper.make_node(kind, inputs.split(), [output], **attributes)
 
 
-def answers(proto: onnx.ModelProto) -> tuple[Graph, Any, Any]:
+def answers(proto: onnx.ModelProto, count: int = 1) -> tuple[Graph, Any, Any]:
     """The LiteRT graph, its answer and onnxruntime's, in ONNX's order of axes."""
-    images = RNG.integers(0, 256, (1, *SHAPE), dtype=np.uint8)
+    images = RNG.integers(0, 256, (count, *SHAPE), dtype=np.uint8)
     expected = reference_session(proto.SerializeToString()).run(None, {"image": images})[0]
     graph = translate(proto)
     interpreter = Interpreter(model_content=to_bytes(graph), num_threads=1)
+    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], (count, *SHAPE[1:], SHAPE[0]))
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images.transpose(0, 2, 3, 1))
     interpreter.invoke()
@@ -203,6 +204,13 @@ FLOAT: dict[str, tuple[list[Node], dict[str, Any]]] = {
          node("Gather", "k i", axis=1)],
         {"one": np.int64([1]), "four": np.int64([4]), "c": weight(1, 1, 4), "r": np.int64([0, 4, 90]), "i": np.int64(0)},
     ),
+    "positions that are made for every image": (
+        [node("Shape", "x", "n", end=1), node("Concat", "n sides", "f", axis=0), node("Expand", "zero f", "z"),
+         node("Cast", "z", "b", to=TensorProto.BOOL), node("Not", "b", "o"), node("Cast", "o", "p", to=TensorProto.FLOAT),
+         node("CumSum", "p two", "c"), node("Sin", "c", "s"), node("Tile", "s r", "t"), node("Add", "x t", "a"),
+         node("Concat", "a s", axis=1)],
+        {"sides": np.int64([2, 9, 10]), "zero": np.float32(0), "two": np.int64(2), "r": np.int64([1, 2, 1, 1])},
+    ),
     "a product of scaled rows": (
         [node("Flatten", "x", "f"), node("Gemm", "f w b", alpha=0.5, beta=2.0)], {"w": weight(360, 3), "b": weight(3)},
     ),
@@ -212,7 +220,7 @@ FLOAT: dict[str, tuple[list[Node], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", FLOAT)
 def test_a_float_operator_gives_the_same_numbers(name: str) -> None:
-    _, found, expected = answers(made(*FLOAT[name]))
+    _, found, expected = answers(made(*FLOAT[name]), 2)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=2e-6 * max(1.0, float(np.abs(expected).max())) * 10)
 
