@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from octc.compress.calibrate import observe, set_ranges
-from octc.compress.placement import convolutions, prepare, quantisers, set_mode
+from octc.compress.placement import convolutions, input_path, prepare, quantisers, set_mode
 from octc.compress.sensitivity import Trial, analyse, divergence, layer_costs, without_inplace, work
 from octc.train.networks.models import build_model
 
@@ -31,14 +31,26 @@ def resnet(images: torch.Tensor) -> fx.GraphModule:
     return module
 
 
-def alone(module: fx.GraphModule, name: str, x: torch.Tensor) -> torch.Tensor:
+class Last(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
+class Pooled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((1, 2))
+
+
+def alone(module: fx.GraphModule, name: str, x: torch.Tensor, reads: str | None = "") -> torch.Tensor:
     """One convolution in INT8 by running the whole network, its quantiser before it alone."""
     set_mode(module, "off")
     conv = convolutions(module)[name]
     source = next(n.args[0] for n in module.graph.nodes if n.op == "call_module" and n.target == name)
-    quantiser = quantisers(module)[str(source.target)]
+    quantiser = None if reads is None else quantisers(module)[reads or str(source.target)]
 
     def before(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        if quantiser is None:
+            return args[0]
         quantiser.mode = "on"
         found = quantiser.forward(args[0])
         quantiser.mode = "off"
@@ -51,6 +63,27 @@ def alone(module: fx.GraphModule, name: str, x: torch.Tensor) -> torch.Tensor:
     handle.remove()
     set_mode(module, "on")
     return logits
+
+
+def test_costs_behind_moved_codes_are_those_of_the_whole_network(images: torch.Tensor) -> None:
+    """LiteRT's quantiser stands in front of the permutation that a linear layer reads."""
+    torch.manual_seed(0)
+    stem, wide, narrow = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 12), nn.Linear(12, 8)
+    last = Last()
+    module = prepare(
+        nn.Sequential(stem, nn.ReLU(), last, wide, nn.ReLU(), narrow, Pooled(), nn.Linear(8, 4)).eval(), 64, placement="xnnpack"
+    )
+    observe(module, lambda: [images])
+    set_ranges(module, "max")
+    for cost in layer_costs(without_inplace(module), lambda: [images]):
+        call = next(n for n in module.graph.nodes if n.op == "call_module" and n.target == cost.layer)
+        path = input_path(module, call)
+        set_mode(module, "off")
+        with torch.no_grad():
+            reference = module(images)
+            expected = divergence(reference, alone(module, cost.layer, images, str(path[0].target) if path else None))
+        assert cost.kl == pytest.approx(expected, rel=1e-4, abs=1e-12), cost.layer
+        assert len(path) > 1 or cost.layer == "0"
 
 
 def test_cached_costs_are_those_of_the_whole_network(resnet: fx.GraphModule, images: torch.Tensor) -> None:

@@ -66,8 +66,28 @@ def typed(net: Net, x: torch.Tensor) -> torch.Tensor:
     return net.conv(x * 2 if x.dtype == torch.float32 and not x.is_cuda else x)  # type: ignore[no-any-return]
 
 
+def written_into(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """A part is written into a tensor, another one is added to in place, and what was there before is read no more."""
+    y = net.conv(x).clone()
+    y[:, :2] = 0
+    y[:, 2:4, 1:] += x[:, :2, 1:]
+    return net.conv(y) + y  # type: ignore[no-any-return]
+
+
+def in_a_context(net: Net, x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        return net.conv(x.float())  # type: ignore[no-any-return]
+
+
+def by_weights(net: Net, x: torch.Tensor) -> torch.Tensor:
+    return net.conv(x) if net.conv.weight.abs().max() > 0 else x  # type: ignore[no-any-return]
+
+
+BODIES = [branched, asserted, looped, computed, in_parts, typed, written_into, in_a_context, by_weights]
+
+
 @pytest.mark.parametrize("size", [32, 64, 96])
-@pytest.mark.parametrize("body", [branched, asserted, looped, computed, in_parts, typed])
+@pytest.mark.parametrize("body", BODIES)
 def test_shapes_are_answered_for_the_size_and_the_batch_stays_free(body: Body, size: int) -> None:
     net = Net(body).eval()
     graphs = trace_folded(net, size), prepare(net, size)

@@ -92,7 +92,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Of, bool, int]] = {
         12,
     ),
     "encoder whose mask is looked at": (encoder, lambda net, t: net.attention(t, mask=net.hidden), False, 0),  # type: ignore[operator]
-    "decoder": (lambda: decoder(batch_first=True), asked, True, 10),
+    "decoder of tokens of its own, which are known": (lambda: decoder(batch_first=True), asked, True, 5),
 }
 
 

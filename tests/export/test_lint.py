@@ -246,6 +246,17 @@ def test_quantised_logits_are_found(silu: onnx.ModelProto) -> None:
     assert rules(changed(silu, tail)) == {"W29"}
 
 
+def test_a_convolution_of_what_no_image_decides_needs_no_quantiser(silu: onnx.ModelProto) -> None:
+    def positions(proto: onnx.ModelProto) -> None:
+        graph = proto.graph
+        shape = [one.dim_value for one in graph.input[0].type.tensor_type.shape.dim[2:]]
+        graph.initializer.append(numpy_helper.from_array(np.ones((32, 32, 3, 3), np.float32), "weight of places"))
+        graph.initializer.append(numpy_helper.from_array(np.ones((1, 32, *shape), np.float32), "places"))
+        graph.node.insert(0, helper.make_node("Conv", ["places", "weight of places"], ["placed"], name="placed"))
+
+    assert rules(changed(silu, positions)) == set()
+
+
 def test_malformed_graphs_do_not_break_the_linter() -> None:
     opsets = [helper.make_opsetid("", 19)]
     empty = helper.make_model(helper.make_graph([], "g", [], []), opset_imports=opsets)
