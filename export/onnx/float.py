@@ -24,6 +24,7 @@ from octc.train.networks.models import WithInput, out_of_place
 
 INPUT, OUTPUT = "image", "logits"
 LIMIT = 2_000_000_000  # bytes; protobuf ends at 2 GiB
+FROZEN = "report this network"  # what octc itself wrote is not frozen
 APART = 1e-2  # of the range of the logits, that an image's may be away from those that it has alone
 APART_IN_CODES = 5e-2  # the same in INT8
 
@@ -224,13 +225,16 @@ def _rows(run: Callable[[Any], Any], images: Any, place: str) -> Any:
         found = np.asarray(run(images))
     except Exception as error:  # the engines' errors share no base class
         raise _frozen(f"batch {len(images)} cannot be run: {first_line(error)}", place) from error
+    if found.ndim == 2 and len(found) != len(images) == found.shape[1]:
+        text = f"{len(images)} image gives logits {list(found.shape)}: a column an image"
+        raise OctcError("OCT-E402", text, hint="leave out the transposition at its end: octc reads a row an image", place=place)
     if len(found) != len(images):
         raise _frozen(f"a batch of {len(images)} gives {len(found)} rows", place)
     return found
 
 
 def _frozen(text: str, place: str) -> OctcError:
-    return OctcError("OCT-E402", f"exported batch is frozen: {text}", hint="report this network", place=place)
+    return OctcError("OCT-E402", f"exported batch is frozen: {text}", hint=FROZEN, place=place)
 
 
 @contextmanager

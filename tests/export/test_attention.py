@@ -43,7 +43,23 @@ class Shuffled(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("kind", [Attention, Shuffled])
+class Placed(nn.Module):
+    """As EdgeNeXt: places that a convolution makes of a constant, in front of a transformer of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.place, self.head = nn.Conv2d(3, 16, 8, 8), nn.Conv2d(4, 16, 1), nn.Linear(16, 2)
+        self.encoder = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, activation="gelu")
+        self.register_buffer("places", torch.randn(1, 4, 4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = x + self.place(self.places.expand(x.shape[0], -1, -1, -1))
+        logits: torch.Tensor = self.head(self.encoder(x.flatten(2).permute(2, 0, 1)).mean(0))
+        return logits
+
+
+@pytest.mark.parametrize("kind", [Attention, Shuffled, Placed])
 def test_every_file_answers_as_the_network_does(kind: type[nn.Module], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     files = []
@@ -58,6 +74,7 @@ def test_every_file_answers_as_the_network_does(kind: type[nn.Module], tmp_path:
         expected = model(pixels).softmax(1).numpy()
     options = octc.QuantizeOptions(rounding=False, observers=["max"])
     quantized = octc.quantize(model, images, PRE, classes=["a", "b"], options=options)
+    octc.export(quantized, ["tensorrt"], out=tmp_path / "tensorrt")  # what TensorRT would run in float is refused
     for precision, most in (("fp32", 1e-4), ("int8", 0.05)):
         for one in octc.export(quantized, ["onnx", "openvino"], precision, out=tmp_path / precision):
             folder = getattr(one, "folder", one)
