@@ -13,8 +13,8 @@ online         octc.train.loop.fit.fit, the teacher asked at every step
 online, bf16   the same with `--teacher-precision bf16`, where the device computes bfloat16
 cached         octc.train.loop.fit.fit with cached views (`--cached-views`): without the time that filled the cache, which is
                printed beside it together with that of the image cache
-bare           the student's step alone (forward, backward, AdamW) on one batch that lies in memory: no loop that makes the
-               same step can be faster than this. `bare, taught` asks the teacher too
+bare           the student's step alone (forward, backward, AdamW; activations as octc's loop has them) on one batch that
+               lies in memory: no loop that makes the same step can be faster than this. `bare, taught` asks the teacher too
 
 --full: one step of ConvNeXtV2-Large and EfficientNet-B2 at 384 px a turn. --quick: 64 px and the smallest ConvNeXtV2 as the
 teacher, to see that it works.
@@ -57,6 +57,7 @@ from octc.train.loop.label_losses import label_loss
 from octc.train.loop.memory import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_memory
 from octc.train.loop.processes import make_accelerator
 from octc.train.loop.training import Data
+from octc.train.networks.in_place import without_copies
 from octc.train.networks.models import build_model
 from octc.train.recipes.config import Distillation, Mix, Objective, Stage
 from octc.train.recipes.edge import edge
@@ -147,7 +148,7 @@ def octc_turns(work: Work) -> tuple[dict[str, Callable[[], float]], dict[str, fl
 def bare_turn(work: Work, taught: bool) -> Callable[[], float]:
     """Nothing but the arithmetic of a step: the bound of what a loop can reach."""
     device, size = work.accelerator.device, work.student.size
-    teacher, student = (net.to(device, memory_format=torch.channels_last) for net in _networks(work))
+    teacher, student = (without_copies(net).to(device, memory_format=torch.channels_last) for net in _networks(work))
     optimizer = torch.optim.AdamW(student.train().parameters(), lr=1e-6)
     images = torch.randn(work.student.batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(work.student.batch, device=device) % len(CLASSES)
