@@ -159,7 +159,7 @@ def _entered(plain: nn.Module, whole: tuple[type[nn.Module], ...]) -> nn.Module:
         name: made
         for name, part in plain.named_modules()
         if computes_as(part, (nn.MultiheadAttention,)) and not isinstance(part, whole)
-        if (made := attention_of(part)) is not None  # type: ignore[arg-type]
+        if (made := attention_of(part)) is not None
     }
     entered = copy.deepcopy(plain) if found else plain
     for name, made in found.items():

@@ -251,9 +251,10 @@ def _leave_float(module: fx.GraphModule, floats: frozenset[str]) -> None:
         quantiser, *moves = path
         plain: Any = quantiser.args[0]
         for move in moves:
-            given = {move.args[0]: plain}
             with module.graph.inserting_before(node):
-                plain = module.graph.node_copy(move, lambda one, given=given: given.get(one, one))
+                made = module.graph.node_copy(move)
+            made.replace_input_with(move.args[0], plain)  # type: ignore[arg-type]
+            plain = made
         node.replace_input_with(path[-1], plain)
         for move in reversed(moves):
             if not move.users:
