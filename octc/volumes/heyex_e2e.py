@@ -39,11 +39,12 @@ from octc.volumes.volume import (
 )
 
 NAME = "heidelberg-e2e"
-DATA = b"MDbData"
+DATA, TABLE = b"MDbData", b"MDbDir"  # how chunks and directories begin
 HEADER, DIRECTORY, ENTRY, CHUNK = 36, 52, 44, 60
 MAX_DIRECTORIES, MAX_ENTRIES = 100_000, 2_000_000
 PATIENT, SCAN, IMAGE = 9, 10004, 0x40000000
 LETTER = {11: 14, 3: 4}  # type of a chunk that names the eye -> where its letter stands
+KINDS = frozenset((*LETTER, PATIENT, SCAN, IMAGE))  # of the chunks that are read
 IMAGE_HEADER, FLOATS = 20, 0x20  # bytes before the pixels; the third byte of the kind of an image of 16-bit floats
 EXPORT = "export it as RAW (.vol), XML or DICOM from Heidelberg Eye Explorer"
 OUTSIDE = 0xFFFF
@@ -132,13 +133,17 @@ def _chunks(source: Source) -> list[int]:
         if current in seen or len(seen) > MAX_DIRECTORIES:
             raise corrupt(source.path, f"the directory at {current} is chained in a circle")
         seen.add(current)
-        _, _, entries, _, previous, _ = source.numbers("<12sI20x4I", current)
+        name, _, entries, _, previous, _ = source.numbers("<12sI20x4I", current)
+        if not name.startswith(TABLE):
+            raise cut_short(source.path, f"no directory begins at byte {current}: there is a hole in it")
         if len(starts) + entries > MAX_ENTRIES:
             raise corrupt(source.path, f"{entries} entries in a directory")
         table = source.take(current + DIRECTORY, entries * ENTRY)
-        for position, start in struct.iter_unpack("<2I36x", table):
+        for position, start, kind in struct.iter_unpack("<2I28xI4x", table):
             if start > position:
                 starts.append(start)
+                if kind in KINDS and source.take(start, len(DATA)) != DATA:
+                    raise cut_short(source.path, f"no chunk begins at byte {start}: there is a hole in it")
         current = previous
     return sorted(set(starts))
 
@@ -168,7 +173,7 @@ def _chunk(source: Source, start: int, series: dict[tuple[int, int, int], Series
         raw = source.take(data, 127)
         patients.setdefault(patient, text_of(raw[102:127]))
         return
-    if kind not in (*LETTER, SCAN, IMAGE):
+    if kind not in KINDS:
         return
     one = series.setdefault((patient, study, number), Series())
     if kind in LETTER and size > LETTER[kind]:

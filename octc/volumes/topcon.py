@@ -40,6 +40,7 @@ NAME = "topcon"
 MAGIC = b"FOCT"
 HEADERS = (15, 12)  # bytes before the first chunk: as a rule, and of an FDS of a Triton plus (OCT-Converter#13)
 MAX_CHUNKS = 10_000
+PIECE = 1 << 20  # bytes that are looked at at once
 EXPORT = "export it as DICOM or as pictures from the device's own program"
 # how the B-scans can be stored, the first that is there is taken; the rest of the name -> what is said of it
 JPEG, COMPENSATED, SCANNED = b"@IMG_JPEG", (b"@IMG_MOT_COMP_03", b"@IMG_MOT_COMP_02"), b"@IMG_SCAN_03"
@@ -84,7 +85,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     found = next((chunks[name] for name in STORED.get(kind, STORED[b"FDA"]) if name in chunks), None)
     if found is None:
         if not whole_file or not chunks:
-            raise cut_short(path, "it ends before any B-scan")
+            raise cut_short(path, "it ends before any B-scan, or has a hole there")
         if not any(name.startswith(b"@IMG") and name not in PHOTOGRAPHS for name in chunks):
             text = f"{path.name} holds no B-scans (chunks: {_names(chunks)})"
             raise OctcError("OCT-E227", text, hint="give the file of the OCT scan of this visit", place=str(path))
@@ -94,7 +95,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         raise cut_short(path, f"{scans.whole} of {scans.declared} B-scans are whole", scans.whole)
     notes = [] if scans.whole == scans.declared else [f"cut short: {scans.whole} of {scans.declared} B-scans"]
     if not whole_file and scans.whole == scans.declared:
-        notes.append("the file is cut short behind its B-scans: what else it says may be missing")
+        notes.append("the file is cut short behind its B-scans, or has a hole there: what else it says may be missing")
     if found.name == SCANNED and any(name in chunks for name in COMPENSATED):
         notes.append("B-scans as scanned; the motion-compensated ones of the file are not used")
     if found.name in repeated:
@@ -136,8 +137,8 @@ def chunks_of(source: Source) -> tuple[dict[bytes, Chunk], bool, dict[bytes, int
         if at >= source.size:
             return found, at == source.size, _several(counts)
         length = source.take(at, 1)[0]
-        if length == 0:
-            return found, True, _several(counts)
+        if length == 0:  # the end of the list, and nothing but zeros behind it: else it is a hole
+            return found, _is_filled_up(source, at), _several(counts)
         if at + 1 + length + 4 > source.size:
             return found, False, _several(counts)
         name = source.take(at + 1, length)
@@ -149,6 +150,12 @@ def chunks_of(source: Source) -> tuple[dict[bytes, Chunk], bool, dict[bytes, int
         counts[name] += 1
         at = start + size
     raise corrupt(source.path, f"more than {MAX_CHUNKS} chunks")
+
+
+def _is_filled_up(source: Source, at: int) -> bool:
+    """Whether only zeros lie from a place to the end of a file."""
+    pieces = (source.take(start, min(PIECE, source.size - start)) for start in range(at, source.size, PIECE))
+    return not any(piece.strip(b"\0") for piece in pieces)
 
 
 def _several(counts: Counter[bytes]) -> dict[bytes, int]:

@@ -305,3 +305,55 @@ def test_the_photograph_of_an_export_is_a_part_of_it(drawn: DrawnEye, tmp_path: 
     assert isinstance(unread, Unread)
     assert unread.error.code == "OCT-E226"
     assert set(pictures_of(path)) == {tmp_path / name for name in ("slo.bmp", "000.bmp", "001.bmp", "002.bmp", "003.bmp")}
+
+
+def refused(path: Path, data: bytes, *, allow_cut: bool = False) -> str:
+    path.write_bytes(data)
+    with pytest.raises(OctcError) as caught:
+        read_volumes(path, allow_cut=allow_cut)
+    return caught.value.code
+
+
+def holed(data: bytes, start: int, end: int) -> bytes:
+    return data[:start] + bytes(end - start) + data[end:]
+
+
+def test_b_scans_of_a_vol_that_never_came_are_not_black(drawn: DrawnEye, tmp_path: Path) -> None:
+    """A copy that was broken off in a file of the whole length: zeros from a place on, or in the place of a header."""
+    data, path = synthetic.vol_bytes(drawn), tmp_path / "a.vol"
+    step, first = 512 + 4 * 64 * 48, 2048 + 64 * 64
+    assert refused(path, holed(data, first + 2 * step, len(data))) == "OCT-E226"
+    (left,) = read_volumes(path, allow_cut=True)
+    assert (left.frames, left.complete.value) == (2, False)
+    same_grey(left, replace(drawn, frames=drawn.frames[:2]))
+    assert refused(path, holed(data, first + step, first + step + 512)) == "OCT-E226"
+    assert refused(path, holed(data, first, first + 512), allow_cut=True) == "OCT-E226"
+    for k in range(4):
+        data = holed(data, first + k * step, first + k * step + 12)  # none names its version: then it says nothing
+    path.write_bytes(data)
+    same_grey(read_volume(path), drawn)
+
+
+def test_a_hole_in_the_list_of_chunks_of_a_topcon_file_is_no_end(drawn: DrawnEye, tmp_path: Path) -> None:
+    data, path = synthetic.fda_bytes(drawn), tmp_path / "a.fda"
+    path.write_bytes(data + bytes(1000))
+    assert read_volume(path).notes == ()
+    same_grey(read_volume(path), drawn)
+    at = data.index(b"@IMG_JPEG") - 1
+    assert refused(path, holed(data, at, at + 10)) == "OCT-E226"
+    listed = re.sub(rb"@IMG_JPEG", b"@IMG_XXXX", data)  # no B-scans: a hole before them is no other file
+    assert refused(path, listed) == "OCT-E229"
+    assert refused(path, holed(listed, at, at + 10)) == "OCT-E226"
+
+
+def test_an_e2e_with_a_hole_in_a_directory_or_a_chunk_is_cut_short(drawn: DrawnEye, tmp_path: Path) -> None:
+    data, path = synthetic.e2e_bytes([drawn]), tmp_path / "a.e2e"
+    table, letter = data.rindex(b"MDbDir"), chunk_of(data, 11)
+    for start, end in ((table, table + 52), (letter, letter + 60), (chunk_of(data, 0x40000000), None)):
+        assert refused(path, holed(data, start, end or start + 60)) == "OCT-E226"
+    (left,) = read_volumes(path, allow_cut=True)
+    assert (left.frames, left.laterality.value, left.complete.value) == (3, "L", False)
+    same_grey(left, replace(drawn, frames=drawn.frames[:3]))
+    path.write_bytes(holed(data, letter, letter + 60))
+    (left,) = read_volumes(path, allow_cut=True)
+    assert (left.frames, left.laterality.value, left.complete.value) == (4, None, False)
