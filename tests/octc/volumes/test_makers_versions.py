@@ -357,3 +357,21 @@ def test_an_e2e_with_a_hole_in_a_directory_or_a_chunk_is_cut_short(drawn: DrawnE
     path.write_bytes(holed(data, letter, letter + 60))
     (left,) = read_volumes(path, allow_cut=True)
     assert (left.frames, left.laterality.value, left.complete.value) == (4, None, False)
+
+
+def test_numbers_of_an_xml_may_have_a_comma(drawn: DrawnEye, tmp_path: Path) -> None:
+    """Without its quality a bad B-scan would count."""
+    path = synthetic.write_xml(drawn, tmp_path)
+    before = read_volume(path)
+    text = path.read_text().replace("<ImageQuality>30<", "<ImageQuality>12.5<").replace("<Second>0<", "<Second>7.25<")
+    path.write_text(re.sub(r"(>-?\d+)\.(\d+<)", r"\1,\2", text))
+    found = read_volume(path)
+    assert before.spacing.value is not None
+    assert found.spacing == before.spacing
+    assert (found.quality, found.acquired.value) == ((12.5,) * 4, "2026-01-04T09:30:07")
+
+
+def test_an_xml_that_names_a_picture_twice_is_refused(drawn: DrawnEye, tmp_path: Path) -> None:
+    """A B-scan is missing, and another one would stand in its place."""
+    path = synthetic.write_xml(drawn, tmp_path)
+    assert refused(path, path.read_bytes().replace(b"002.bmp", b"001.BMP")) == "OCT-E222"
