@@ -367,8 +367,8 @@ def _refined(bits: Bits, block: int, k: int, last: int, zeros: int) -> int:
 
 
 def png_cut(data: bytes, picture: Image.Image) -> str | None:
-    """Why a PNG that Pillow has decoded is not whole: its stream ends, rightly, before the last row, or its pixels are of colours
-    that its palette lacks; None where it is whole.
+    """Why a PNG that Pillow has decoded is not whole: its stream ends, rightly, before the last row, or its palette lacks a
+    colour; None where it is whole.
 
     The stream is looked at where the last rows are nothing but zeros, as those that never came are.
     """
@@ -432,10 +432,10 @@ def strips_cut(take: Callable[[int, int], bytes], tags: Mapping[int, Any], size:
 
 
 def _plain_cut(tags: Mapping[int, Any], starts: tuple[int, ...], sizes: tuple[int, ...]) -> str | None:
-    """Why strips, or tiles, of plain pixels are not those of a whole page (TIFF 6.0, sections 3 and 15): some are not named, are
-    said to be nowhere (as in sparse files), or have fewer bytes than their pixels. Decoders leave such a place black, or take
-    for its pixels what lies at the beginning of the file, or behind the strip. No size at all, of the only strip, is the rest
-    of the file to everybody."""
+    """Why strips, or tiles, of plain pixels are not those of a whole page (TIFF 6.0, sections 3 and 15): some are not named,
+    are said to be nowhere (as in sparse files), or have fewer bytes than their pixels. Decoders leave such a place black, or
+    take for its pixels what lies at the beginning of the file, or behind the strip. No size at all, of the only strip, is the
+    rest of the file to everybody."""
     count, in_plane, full, last = _plain_sizes(tags)
     if len(starts) < count:
         return f"{len(starts)} of {count} strips are named"

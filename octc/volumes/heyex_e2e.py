@@ -68,14 +68,16 @@ def grey(curve: Curve, raw: Raw, _index: int) -> UInt8:
 @dataclass
 class Series:
     """What the chunks of one series say. images: slice -> (offset of the pixels, rows, columns). others: images in the place of
-    B-scans that are none of 16-bit floats. slices: one more than the largest number of a slice. eyes: type of chunk -> letter.
+    B-scans that are none of 16-bit floats. again: B-scans in the place of one that was there. slices: one more than the largest
+    number of a slice. eyes: type of chunk -> letters.
     """
 
     images: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     others: int = 0
+    again: int = 0
     slices: int = 0
     cut: int = 0
-    eyes: dict[int, bytes] = field(default_factory=dict)
+    eyes: dict[int, set[bytes]] = field(default_factory=dict)
     declared: int | None = None
     pattern: int = 0
     ticks: int = 0
@@ -83,7 +85,7 @@ class Series:
 
 
 def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
-    """A volume for each series that has B-scans. Raises: OctcError E222 E226."""
+    """A volume for each series that has B-scans. Raises: OctcError E222 E226 E227 E229."""
     source = Source(path)
     patients: dict[int, str] = {}
     series: dict[tuple[int, int, int], Series] = {}
@@ -104,6 +106,9 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         raise cut_short(path, "chunks that it names are missing", whole)
     if not found and any(one.others for one in series.values()):
         raise unsupported(path, "its B-scans are none of 16-bit floats", EXPORT)
+    if not found and series:
+        hint = "give the file of an exam with OCT scans; photographs and angiographies alone have none"
+        raise OctcError("OCT-E227", f"{path.name} holds no B-scans", hint=hint, place=str(path))
     if not found:
         raise corrupt(path, "no B-scans in it")
     if len(found) > MAX_VOLUMES:
@@ -177,7 +182,7 @@ def _chunk(source: Source, start: int, series: dict[tuple[int, int, int], Series
         return
     one = series.setdefault((patient, study, number), Series())
     if kind in LETTER and size > LETTER[kind]:
-        one.eyes.setdefault(kind, source.take(data + LETTER[kind], 1))
+        one.eyes.setdefault(kind, set()).add(source.take(data + LETTER[kind], 1))
     elif kind == SCAN and size >= 104:
         _scan(source, data, one)
     elif kind == IMAGE and index == 1:
@@ -203,6 +208,7 @@ def _image(source: Source, data: int, size: int, position: int, one: Series) -> 
     if data + IMAGE_HEADER + pixels > source.size:
         one.cut += 1
         return
+    one.again += position in one.images
     one.images[position] = (data + IMAGE_HEADER, rows, columns)
 
 
@@ -218,10 +224,10 @@ def _scan(source: Source, data: int, one: Series) -> None:
 
 def _eye(one: Series) -> tuple[str | None, str]:
     """The eye and the chunk that names it; None where none does, or two contradict each other."""
-    named = {kind: EYES[one.eyes[kind]] for kind in LETTER if one.eyes.get(kind) in EYES}
-    if len(set(named.values())) != 1:
+    named = [(EYES[letter], kind) for kind in LETTER for letter in one.eyes.get(kind, ()) if letter in EYES]
+    if len({eye for eye, _ in named}) != 1:
         return None, "named in contradicting ways" if named else "not named"
-    kind, eye = next(iter(named.items()))
+    eye, kind = named[0]
     return eye, f"chunk type {kind}"
 
 
@@ -239,6 +245,8 @@ def _volume(source: Source, place: tuple[int, int], one: Series, slices: list[in
         notes.append(f"the series has B-scans of several sizes: these are {len(slices)} of {len(one.images)}")
     if one.others:
         notes.append(f"{one.others} images of the series are none of 16-bit floats and are not read")
+    if one.again:
+        notes.append(f"{one.again} B-scans are there again: of each place the last one in the file is read")
     if not complete:
         notes.append(f"{len(one.images)} of {expected} B-scans are there" + (", the file is cut short" if cut else ""))
     return Volume(

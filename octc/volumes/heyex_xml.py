@@ -165,7 +165,7 @@ def _text(element: ElementTree.Element, where: str) -> str:
 
 
 def _number(element: ElementTree.Element, where: str) -> float | None:
-    """A number, with a point or (as where the program's language has it) a comma before its decimals; None where there is none."""
+    """A number, with a point or (in some languages of the program) a comma before its decimals; None where there is none."""
     try:
         value = float(_text(element, where).replace(",", "."))
     except ValueError:

@@ -65,7 +65,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Scans:
-    """B-scans of a chunk: how many are whole of how many, their size, and a function that gives one."""
+    """B-scans of a chunk: how many are whole of how many, their size, and a function that gives one.
+
+    more: whether the chunk holds more than it declares.
+    """
 
     mode: int
     rows: int
@@ -75,6 +78,7 @@ class Scans:
     dtype: str
     largest: int
     read: Callable[[int], Raw]
+    more: bool = False
 
 
 def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
@@ -100,6 +104,9 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         notes.append("B-scans as scanned; the motion-compensated ones of the file are not used")
     if found.name in repeated:
         notes.append(f"the file holds {repeated[found.name]} blocks {_word(found.name)}: the first one is read, the others not")
+    if scans.more:
+        notes.append("there is more than the B-scans that it declares: some may have been left out")
+    unsure = found.name in repeated or scans.more
     eye, moment = _capture(source, chunks)
     if eye.value is None:
         notes.append("the eye is not named")
@@ -119,7 +126,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
             device=_device(source, chunks),
             acquired=moment,
             order=Fact("file order", "order in the file"),
-            complete=Fact() if found.name in repeated else Fact(scans.whole == scans.declared, _word(found.name)),
+            complete=Fact() if unsure else Fact(scans.whole == scans.declared, _word(found.name)),
             patient=_patient(source, chunks, key),
             notes=tuple(notes),
             lossy=None if found.name == JPEG else False,
@@ -184,7 +191,8 @@ def _compressed(source: Source, chunk: Chunk) -> Scans:
         places.append((at + 4, size))
         at += 4 + size
     read_one = partial(_decoded, source, tuple(places), (rows, columns))
-    return Scans(mode, rows, columns, frames, len(places), "uint8", 255, read_one)
+    more = len(places) == frames and at + 4 < end
+    return Scans(mode, rows, columns, frames, len(places), "uint8", 255, read_one, more)
 
 
 def _decoded(source: Source, places: Sequence[tuple[int, int]], shape: tuple[int, int], index: int) -> Raw:
@@ -222,7 +230,8 @@ def _plain(source: Source, chunk: Chunk, chunks: dict[bytes, Chunk]) -> Scans:
     start = chunk.offset + header
     whole = max(0, min(frames, (source.size - start) // step))
     read_one = stored_at(source, kind, range(start, start + whole * step, step), (rows, columns))
-    return Scans(mode, rows, columns, frames, whole, "uint16" if bits == 16 else "uint8", (1 << bits) - 1, read_one)
+    more = chunk.size >= header + (frames + 1) * step
+    return Scans(mode, rows, columns, frames, whole, "uint16" if bits == 16 else "uint8", (1 << bits) - 1, read_one, more)
 
 
 def _fits(source: Source, chunk: Chunk, header: int, size: int) -> bool:
@@ -256,7 +265,7 @@ def _spacing(source: Source, chunks: dict[bytes, Chunk], scans: Scans) -> Fact[S
         if numbers is not None:
             width, height, depth = numbers[-3:]
             volume = PATTERNS.get(scans.mode) == "volume" and scans.declared > 1
-            between = height / scans.declared if volume and height < 100 else None
+            between = height / scans.declared if volume and height < 100 and not scans.more else None
             across = width / scans.columns if width < 100 else None
             return millimetres((between, depth / 1000 if depth < 1000 else None, across), _word(name))
     return Fact()

@@ -375,3 +375,47 @@ def test_an_xml_that_names_a_picture_twice_is_refused(drawn: DrawnEye, tmp_path:
     """A B-scan is missing, and another one would stand in its place."""
     path = synthetic.write_xml(drawn, tmp_path)
     assert refused(path, path.read_bytes().replace(b"002.bmp", b"001.BMP")) == "OCT-E222"
+
+
+def test_two_letters_of_one_kind_contradict_each_other(drawn: DrawnEye, tmp_path: Path) -> None:
+    data = synthetic.e2e_bytes([drawn])
+    patient = chunk_of(data, 9)
+    for letter, eye in ((b"R", None), (b"L", "L"), (b"?", "L")):
+        changes = {patient + 52: struct.pack("<I", 11), patient + 60: bytes(14) + letter}
+        (volume,) = e2e(drawn, tmp_path, changes)
+        assert volume.laterality.value == eye
+
+
+def test_a_b_scan_of_an_e2e_that_is_there_again_is_told(drawn: DrawnEye, tmp_path: Path) -> None:
+    """Of each place the last one in the file counts; B-scans were drawn from the last to the first."""
+    data = synthetic.e2e_bytes([drawn])
+    last, before = (chunk_of(data, 0x40000000, k) for k in (3, 2))
+    (volume,) = e2e(drawn, tmp_path, {last + 44: data[before + 44 : before + 48]})
+    assert (volume.frames, volume.complete.value) == (3, False)
+    assert any("1 B-scans" in note for note in volume.notes)
+    same_grey(volume, replace(drawn, frames=drawn.frames[[0, 2, 3]]))
+
+
+def test_an_e2e_without_oct_scans_is_whole(drawn: DrawnEye, tmp_path: Path) -> None:
+    """Photographs and angiographies alone, as the maker's cameras take them."""
+    data = synthetic.e2e_bytes([drawn])
+    surface = {chunk_of(data, 0x40000000, k) + 44: struct.pack("<i", -1) for k in range(4)}
+    with pytest.raises(OctcError) as caught:
+        e2e(drawn, tmp_path, surface)
+    assert caught.value.code == "OCT-E227"
+
+
+@pytest.mark.parametrize("name", [b"@IMG_JPEG", b"@IMG_SCAN_03"])
+def test_a_topcon_block_that_declares_fewer_b_scans_than_it_has_is_not_called_complete(
+    name: bytes, drawn: DrawnEye, tmp_path: Path
+) -> None:
+    data = bytearray(synthetic.fda_bytes(drawn) if name == b"@IMG_JPEG" else synthetic.fds_bytes(drawn))
+    at = data.index(name) + len(name) + 4 + (17 if name == b"@IMG_JPEG" else 13)
+    assert struct.unpack_from("<I", data, at) == (4,)
+    struct.pack_into("<I", data, at, 3)
+    (tmp_path / "a.fda").write_bytes(data)
+    volume = read_volume(tmp_path / "a.fda")
+    assert (volume.frames, volume.complete.value) == (3, None)
+    assert volume.spacing.value is not None
+    assert volume.spacing.value[0] is None
+    same_grey(volume, replace(drawn, frames=drawn.frames[:3]))
