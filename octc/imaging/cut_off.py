@@ -36,6 +36,10 @@ PIECE, MOST_UNPACKED = 1 << 20, 1 << 29  # bytes that are unpacked at once, and 
 SIDE = 8  # of a block, pixels
 # TIFF tags: compression, where strips and tiles begin, how long they are, the tables that the JPEGs of all of them share
 COMPRESSION, STARTS, SIZES, TABLES = 259, (273, 324), (279, 325), 347
+# width and height of a page and of its tiles, bits and samples of a pixel, rows of a strip, whether planes lie apart
+WIDTH, HEIGHT, TILE_WIDTH, TILE_HEIGHT, BITS, SAMPLES, ROWS, PLANAR = 256, 257, 322, 323, 258, 277, 278, 284
+NOT_COMPRESSED, APART = 1, 2
+TIFF_HEADER = 8  # bytes, in which no pixels can lie
 DEFLATE, JPEG, LZW, PACKBITS, LZMA, ZSTANDARD, WEBP = (8, 32946), 7, 5, 32773, 34925, 50000, 50001
 MOST_LZMA = 1 << 28  # bytes of memory that its decoder may ask for
 SINGLES = 16  # literals of one zero each, one after the other, that no encoder of PackBits writes
@@ -363,10 +367,15 @@ def _refined(bits: Bits, block: int, k: int, last: int, zeros: int) -> int:
 
 
 def png_cut(data: bytes, picture: Image.Image) -> str | None:
-    """Why a PNG that Pillow has decoded is not whole: its stream ends, rightly, before the last row; None where it is whole.
+    """Why a PNG that Pillow has decoded is not whole: its stream ends, rightly, before the last row, or its palette lacks a
+    colour; None where it is whole.
 
-    Looked at where the last rows are nothing but zeros, as those that never came are.
+    The stream is looked at where the last rows are nothing but zeros, as those that never came are.
     """
+    if picture.mode == "P":
+        colours, most = sum(map(len, _chunks(data, b"PLTE"))) // 3, picture.getextrema()[1]
+        if most >= colours:  # type: ignore[operator]
+            return f"its palette has {colours} colours, and a pixel is of number {most}"
     rows = picture.crop((0, max(0, picture.height - 2), picture.width, picture.height))
     if all(rows.crop((0, k, rows.width, k + 1)).getbbox(alpha_only=False) for k in range(rows.height)):
         return None
@@ -375,7 +384,7 @@ def png_cut(data: bytes, picture: Image.Image) -> str | None:
     passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
     sides = [(ceil((width - x) / dx), ceil((height - y) / dy)) for x, y, dx, dy in passes if width > x and height > y]
     wanted = sum(count * (1 + ceil(columns * bits / 8)) for columns, count in sides)
-    stream, left, found = zlib.decompressobj(), b"".join(_image_data(data)), 0
+    stream, left, found = zlib.decompressobj(), b"".join(_chunks(data, b"IDAT")), 0
     while found < wanted and (more := stream.decompress(left, PIECE)):
         found, left = found + len(more), stream.unconsumed_tail
     return None if found >= wanted else f"its data end after {found} of {wanted} bytes"
@@ -385,11 +394,12 @@ def png_cut(data: bytes, picture: Image.Image) -> str | None:
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
-def _image_data(data: bytes) -> Iterator[bytes]:
+def _chunks(data: bytes, kind: bytes) -> Iterator[bytes]:
+    """The data of the chunks of a kind of a PNG."""
     at = 8
     while at + 8 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] == b"IDAT":
+        if data[at + 4 : at + 8] == kind:
             yield data[at + 8 : at + 8 + length]
         at += 12 + length
 
@@ -401,10 +411,12 @@ def tiff_cut(data: bytes, picture: Image.Image) -> str | None:
 
 def strips_cut(take: Callable[[int, int], bytes], tags: Mapping[int, Any], size: tuple[int, int]) -> str | None:
     """The same of a page whose strips, or tiles, are taken by where they begin and how many bytes they have."""
-    kind = tags.get(COMPRESSION, 1)
+    kind = _number(tags, COMPRESSION, NOT_COMPRESSED)
+    starts, sizes = (_numbers(tags, names) for names in (STARTS, SIZES))
+    if kind == NOT_COMPRESSED:
+        return _plain_cut(tags, starts, sizes)
     if kind not in (JPEG, *STREAMS):
         return None
-    starts, sizes = (_numbers(tags, names) for names in (STARTS, SIZES))
     for number, place in enumerate(zip(starts, sizes, strict=False)):
         part = take(*place)
         if ZEROS not in part:
@@ -417,6 +429,45 @@ def strips_cut(take: Callable[[int, int], bytes], tags: Mapping[int, Any], size:
         if why is not None:
             return f"strip {number}: {why}"
     return None
+
+
+def _plain_cut(tags: Mapping[int, Any], starts: tuple[int, ...], sizes: tuple[int, ...]) -> str | None:
+    """Why strips, or tiles, of plain pixels are not those of a whole page (TIFF 6.0, sections 3 and 15): some are not named,
+    are said to be nowhere (as in sparse files), or have fewer bytes than their pixels. Decoders leave such a place black, or
+    take for its pixels what lies at the beginning of the file, or behind the strip. No size at all, of the only strip, is the
+    rest of the file to everybody."""
+    count, in_plane, full, last = _plain_sizes(tags)
+    if len(starts) < count:
+        return f"{len(starts)} of {count} strips are named"
+    for number, start in enumerate(starts[:count]):
+        size = sizes[number] if number < len(sizes) else 0
+        if start < TIFF_HEADER or (size == 0 and count > 1):
+            return f"strip {number} is nowhere in the file (a sparse TIFF)"
+        whole = full if (number + 1) % in_plane else last
+        if 0 < size < whole:
+            return f"strip {number} has {size} bytes, its pixels have {whole}"
+    return None
+
+
+def _plain_sizes(tags: Mapping[int, Any]) -> tuple[int, int, int, int]:
+    """How many strips, or tiles, that are not compressed a page has by its tags, and how many each plane of it; the bytes of
+    one, and of the last one of a plane."""
+    width, height = _number(tags, WIDTH), _number(tags, HEIGHT)
+    samples, apart = _number(tags, SAMPLES), _number(tags, PLANAR) == APART
+    bits, planes = _number(tags, BITS) * (1 if apart else samples), samples if apart else 1
+    if TILE_WIDTH in tags:
+        wide, high = _number(tags, TILE_WIDTH), _number(tags, TILE_HEIGHT)
+        count, size = ceil(width / wide) * ceil(height / high), ceil(wide * bits / 8) * high
+        return count * planes, count, size, size
+    rows, row = min(_number(tags, ROWS, height), height), ceil(width * bits / 8)
+    count = ceil(height / rows)
+    return count * planes, count, row * rows, row * (height - rows * (count - 1))
+
+
+def _number(tags: Mapping[int, Any], tag: int, otherwise: int = 1) -> int:
+    """The first number of a tag, 1 at least."""
+    value = tags.get(tag, otherwise)
+    return max(1, int(value[0] if isinstance(value, tuple) else value))
 
 
 def _numbers(tags: Mapping[int, Any], names: tuple[int, int]) -> tuple[int, ...]:

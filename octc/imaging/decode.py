@@ -22,7 +22,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ SUFFIXES = {
     ".webp": "WEBP",
 }  # fmt: skip
 Values = tuple[float, float]  # stored grey values that become 0 and 255
-DECODING = 7  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
+DECODING = 8  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
 MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does not
 MIN_SIDE = 32  # pixels; smaller is no B-scan
 MAX_ASPECT = 16.0
@@ -73,6 +73,10 @@ CUT_OFF: Mapping[str, Callable[[bytes, Image.Image], str | None]] = {
 PREDICTOR, PREDICTED = 317, (5, 8, 32946, 34925, 50000)  # and the compressions that have one: LZW, deflate, LZMA, Zstandard
 DESCRIPTION, DEPTH, NEW_SUBFILE, SUBFILE = 270, 32997, 254, 255
 MOST_PAGES = 64  # of a TIFF that is looked at for pages that repeat another; more are a stack
+BIG_AND_TURNED = (
+    b"MM\0+"  # a TIFF of 64-bit places, the highest byte first: Pillow lists it, and takes its places for 32-bit ones
+)
+BIG_AND_TURNED_TEXT = "BigTIFF whose numbers have their highest byte first"
 IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page
 WHITE_IS_0 = 0
 PHOTOMETRICS = {
@@ -244,7 +248,7 @@ def _not_known(data: bytes, refuse: Refuse) -> OctcError:
     """What to say of bytes of which Pillow knows no image."""
     if (at := first_page(data[:16])) is not None and at + 2 > len(data):
         return refuse("OCT-E201", "TIFF is cut off: its first page lies behind its end", "fetch the file again")
-    if kind := _tiff_words(data):
+    if kind := BIG_AND_TURNED_TEXT if data.startswith(BIG_AND_TURNED) else _tiff_words(data):
         return refuse("OCT-E202", f"TIFF of a kind that cannot be read here: {kind}", PICTURE)
     name, hint = foreign(data[:HEAD]) or ("", "replace the file")
     if not name and (begins := begun(data)) is not None:
@@ -338,7 +342,7 @@ def _open(source: bytes | Path) -> tuple[Image.Image, int]:
     with muted():
         picture = without_xmp(Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS))
         width, height = picture.size
-        frames = int(getattr(picture, "n_frames", 1)) if width * height <= MAX_PIXELS else 1
+        frames = _frames(picture) if width * height <= MAX_PIXELS else 1
         if picture.format != "TIFF" or not 1 < frames <= MOST_PAGES:
             return picture, frames
         own = [page for page in range(frames) if not _is_copy(picture, page)]
@@ -346,8 +350,27 @@ def _open(source: bytes | Path) -> tuple[Image.Image, int]:
         return picture, len(own) or frames
 
 
+def _frames(picture: Image.Image) -> int:
+    """How many frames there are. Pillow knows no pixels that are a mask (TIFF 6.0, section 8), which it says where it comes to
+    them; asked again, it goes on behind them."""
+    for _ in range(MOST_PAGES):
+        with suppress(SyntaxError):
+            return int(getattr(picture, "n_frames", 1))
+        if not _says_copy(picture):
+            break
+    return int(getattr(picture, "n_frames", 1))
+
+
 def _is_copy(picture: Image.Image, page: int) -> bool:
-    picture.seek(page)
+    try:
+        picture.seek(page)
+    except SyntaxError:  # its tags are read by then
+        if not _says_copy(picture):
+            raise
+    return _says_copy(picture)
+
+
+def _says_copy(picture: Image.Image) -> bool:
     tags = getattr(picture, "tag_v2", {})
     return is_copy(_first(tags, NEW_SUBFILE, 0), _first(tags, SUBFILE, 1))
 

@@ -249,14 +249,17 @@ class Pixels:
         return self._masked(decoded.astype(kind))  # JPEG-LS knows no sign: its numbers have BitsStored bits
 
     def _same_size(self, data: bytes, index: int) -> None:
-        """A compressed picture of another size than declared is refused before it is decoded."""
+        """A compressed picture of another size, or kind, than declared is refused before it is decoded."""
         try:
             with muted():
-                size = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")).size
+                picture = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000"))
         except (OSError, SyntaxError, ValueError):
             return  # RLE and JPEG-LS are no pictures to Pillow; their decoders know the size
-        if size != (self.columns, self.rows):
-            text = f"frame {index} is {size[1]} x {size[0]}, {self.rows} x {self.columns} is declared"
+        said = "JPEG" if self.syntax in LOSSY else "JPEG2000" if self.syntax in JPEG_2000 else picture.format
+        if picture.format != said:
+            raise corrupt(self.source.path, f"frame {index} is {picture.format}, and its transfer syntax says {said}")
+        if picture.size != (self.columns, self.rows):
+            text = f"frame {index} is {picture.height} x {picture.width}, {self.rows} x {self.columns} is declared"
             raise corrupt(self.source.path, text)
 
 
@@ -1024,10 +1027,17 @@ def _complete(
         return Fact(False, "DerivationDescription"), []
     if lacking is None:
         return Fact(), ["nothing says how many parts the concatenation has"]
+    if _more_than_declared(opened, pixels[0]):
+        return Fact(), ["there is more than the frames that it declares: some may have been left out"]
     if not opened.get("NumberOfFrames"):
-        first = pixels[0]
-        return (Fact(), []) if first.step and opened.length >= 2 * first.step else (Fact(True, "one frame"), [])
+        return Fact(True, "one frame"), []
     return Fact(True, "NumberOfFrames"), []
+
+
+def _more_than_declared(opened: Opened, pixels: Pixels) -> bool:
+    """Whether there are pixels, or functional groups, of more frames than an object declares."""
+    groups = len(opened.get("PerFrameFunctionalGroupsSequence") or ())
+    return groups > pixels.declared or (pixels.step > 0 and opened.length >= (pixels.declared + 1) * pixels.step)
 
 
 def _spacing(ordered: Sequence[Frame]) -> Fact[Spacing]:

@@ -39,11 +39,12 @@ from octc.volumes.volume import (
 )
 
 NAME = "heidelberg-e2e"
-DATA = b"MDbData"
+DATA, TABLE = b"MDbData", b"MDbDir"  # how chunks and directories begin
 HEADER, DIRECTORY, ENTRY, CHUNK = 36, 52, 44, 60
 MAX_DIRECTORIES, MAX_ENTRIES = 100_000, 2_000_000
 PATIENT, SCAN, IMAGE = 9, 10004, 0x40000000
 LETTER = {11: 14, 3: 4}  # type of a chunk that names the eye -> where its letter stands
+KINDS = frozenset((*LETTER, PATIENT, SCAN, IMAGE))  # of the chunks that are read
 IMAGE_HEADER, FLOATS = 20, 0x20  # bytes before the pixels; the third byte of the kind of an image of 16-bit floats
 EXPORT = "export it as RAW (.vol), XML or DICOM from Heidelberg Eye Explorer"
 OUTSIDE = 0xFFFF
@@ -67,14 +68,16 @@ def grey(curve: Curve, raw: Raw, _index: int) -> UInt8:
 @dataclass
 class Series:
     """What the chunks of one series say. images: slice -> (offset of the pixels, rows, columns). others: images in the place of
-    B-scans that are none of 16-bit floats. slices: one more than the largest number of a slice. eyes: type of chunk -> letter.
+    B-scans that are none of 16-bit floats. again: B-scans in the place of one that was there. slices: one more than the largest
+    number of a slice. eyes: type of chunk -> letters.
     """
 
     images: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     others: int = 0
+    again: int = 0
     slices: int = 0
     cut: int = 0
-    eyes: dict[int, bytes] = field(default_factory=dict)
+    eyes: dict[int, set[bytes]] = field(default_factory=dict)
     declared: int | None = None
     pattern: int = 0
     ticks: int = 0
@@ -82,7 +85,7 @@ class Series:
 
 
 def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
-    """A volume for each series that has B-scans. Raises: OctcError E222 E226."""
+    """A volume for each series that has B-scans. Raises: OctcError E222 E226 E227 E229."""
     source = Source(path)
     patients: dict[int, str] = {}
     series: dict[tuple[int, int, int], Series] = {}
@@ -103,6 +106,9 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         raise cut_short(path, "chunks that it names are missing", whole)
     if not found and any(one.others for one in series.values()):
         raise unsupported(path, "its B-scans are none of 16-bit floats", EXPORT)
+    if not found and series:
+        hint = "give the file of an exam with OCT scans; photographs and angiographies alone have none"
+        raise OctcError("OCT-E227", f"{path.name} holds no B-scans", hint=hint, place=str(path))
     if not found:
         raise corrupt(path, "no B-scans in it")
     if len(found) > MAX_VOLUMES:
@@ -132,13 +138,17 @@ def _chunks(source: Source) -> list[int]:
         if current in seen or len(seen) > MAX_DIRECTORIES:
             raise corrupt(source.path, f"the directory at {current} is chained in a circle")
         seen.add(current)
-        _, _, entries, _, previous, _ = source.numbers("<12sI20x4I", current)
+        name, _, entries, _, previous, _ = source.numbers("<12sI20x4I", current)
+        if not name.startswith(TABLE):
+            raise cut_short(source.path, f"no directory begins at byte {current}: there is a hole in it")
         if len(starts) + entries > MAX_ENTRIES:
             raise corrupt(source.path, f"{entries} entries in a directory")
         table = source.take(current + DIRECTORY, entries * ENTRY)
-        for position, start in struct.iter_unpack("<2I36x", table):
+        for position, start, kind in struct.iter_unpack("<2I28xI4x", table):
             if start > position:
                 starts.append(start)
+                if kind in KINDS and source.take(start, len(DATA)) != DATA:
+                    raise cut_short(source.path, f"no chunk begins at byte {start}: there is a hole in it")
         current = previous
     return sorted(set(starts))
 
@@ -168,11 +178,11 @@ def _chunk(source: Source, start: int, series: dict[tuple[int, int, int], Series
         raw = source.take(data, 127)
         patients.setdefault(patient, text_of(raw[102:127]))
         return
-    if kind not in (*LETTER, SCAN, IMAGE):
+    if kind not in KINDS:
         return
     one = series.setdefault((patient, study, number), Series())
     if kind in LETTER and size > LETTER[kind]:
-        one.eyes.setdefault(kind, source.take(data + LETTER[kind], 1))
+        one.eyes.setdefault(kind, set()).add(source.take(data + LETTER[kind], 1))
     elif kind == SCAN and size >= 104:
         _scan(source, data, one)
     elif kind == IMAGE and index == 1:
@@ -198,6 +208,7 @@ def _image(source: Source, data: int, size: int, position: int, one: Series) -> 
     if data + IMAGE_HEADER + pixels > source.size:
         one.cut += 1
         return
+    one.again += position in one.images
     one.images[position] = (data + IMAGE_HEADER, rows, columns)
 
 
@@ -213,10 +224,10 @@ def _scan(source: Source, data: int, one: Series) -> None:
 
 def _eye(one: Series) -> tuple[str | None, str]:
     """The eye and the chunk that names it; None where none does, or two contradict each other."""
-    named = {kind: EYES[one.eyes[kind]] for kind in LETTER if one.eyes.get(kind) in EYES}
-    if len(set(named.values())) != 1:
+    named = [(EYES[letter], kind) for kind in LETTER for letter in one.eyes.get(kind, ()) if letter in EYES]
+    if len({eye for eye, _ in named}) != 1:
         return None, "named in contradicting ways" if named else "not named"
-    kind, eye = next(iter(named.items()))
+    eye, kind = named[0]
     return eye, f"chunk type {kind}"
 
 
@@ -234,6 +245,8 @@ def _volume(source: Source, place: tuple[int, int], one: Series, slices: list[in
         notes.append(f"the series has B-scans of several sizes: these are {len(slices)} of {len(one.images)}")
     if one.others:
         notes.append(f"{one.others} images of the series are none of 16-bit floats and are not read")
+    if one.again:
+        notes.append(f"{one.again} B-scans are there again: of each place the last one in the file is read")
     if not complete:
         notes.append(f"{len(one.images)} of {expected} B-scans are there" + (", the file is cut short" if cut else ""))
     return Volume(

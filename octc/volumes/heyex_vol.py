@@ -34,6 +34,7 @@ from octc.volumes.volume import (
 NAME = "heidelberg-vol"
 HEADER = 2048
 SCAN_HEADER, MAX_SCAN_HEADER = 256, 1 << 24  # bytes before the numbers of a B-scan
+VERSION = 12  # bytes at the beginning of that header: the name of its version
 OUTSIDE = np.finfo(np.float32).max
 MOST = 1000.0  # reflectivity is 0 to 1: what is so far beyond is of another version, or in another order of bytes
 EYES = {"OD": RIGHT, "OS": LEFT}
@@ -81,6 +82,9 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     if min(slo) < 0 or max(slo) > 1 << 15:
         raise corrupt(path, f"SLO picture of {slo[1]} x {slo[0]}")
     places = _places(source, HEADER + slo[0] * slo[1], frames, 4 * columns * rows, scan_header)
+    versions = [any(source.take(header, VERSION)) for header, _ in places]
+    if any(versions) and not all(versions):  # zeros in the place of what others begin with: a hole, or an end that never came
+        places = places[: versions.index(False)]
     whole = len(places)
     if whole < frames and not (allow_cut and whole):
         raise cut_short(path, f"{whole} of {frames} B-scans are whole", whole)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, shorten
 from octc.imaging.decode import read_image, read_size
 from octc.volumes.source import Source, corrupt, cut_short, moment_of
 from octc.volumes.stacks import grey_picture
@@ -140,6 +140,8 @@ def _by_size(
         raise cut_short(path, f"{len(there)} of {len(files)} pictures are in its folder ({absent} is not)", len(there))
     if len(there) > MAX_FRAMES:
         raise corrupt(path, f"{len(there)} B-scans")
+    if twice := sorted({file.name for file, count in Counter(files[index] for index in there).items() if count > 1}):
+        raise corrupt(path, f"several B-scans of a series are of one picture: {shorten(twice)}")
     sizes: dict[int, tuple[int, int]] = {}
     for index in there:
         with suppress(OSError, ValueError):
@@ -163,8 +165,9 @@ def _text(element: ElementTree.Element, where: str) -> str:
 
 
 def _number(element: ElementTree.Element, where: str) -> float | None:
+    """A number, with a point or (in some languages of the program) a comma before its decimals; None where there is none."""
     try:
-        value = float(_text(element, where))
+        value = float(_text(element, where).replace(",", "."))
     except ValueError:
         return None
     return value if np.isfinite(value) else None

@@ -18,6 +18,8 @@ from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
 from octc.imaging.cut_off import strips_cut
 from octc.imaging.decode import (
+    BIG_AND_TURNED,
+    BIG_AND_TURNED_TEXT,
     NEW_SUBFILE,
     SUBFILE,
     Grey,
@@ -139,6 +141,8 @@ def read_tiff(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
         raise cut_short(path, f"{count} of {at_least}{found.described + found.cut} pages are whole", count)
     own = [page for page in range(count) if page not in found.copies] or list(range(count))
     left_out, count = count - len(own), len(own)
+    if Source(path).head(4) == BIG_AND_TURNED:
+        raise unsupported(path, BIG_AND_TURNED_TEXT)
     with _opened(path, own[0] if own else 0) as picture:
         (columns, rows), kind = picture.size, _kind(picture, path)
     if rows * columns > MAX_FRAME_PIXELS or count > MAX_FRAMES:

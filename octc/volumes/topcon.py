@@ -40,6 +40,7 @@ NAME = "topcon"
 MAGIC = b"FOCT"
 HEADERS = (15, 12)  # bytes before the first chunk: as a rule, and of an FDS of a Triton plus (OCT-Converter#13)
 MAX_CHUNKS = 10_000
+PIECE = 1 << 20  # bytes that are looked at at once
 EXPORT = "export it as DICOM or as pictures from the device's own program"
 # how the B-scans can be stored, the first that is there is taken; the rest of the name -> what is said of it
 JPEG, COMPENSATED, SCANNED = b"@IMG_JPEG", (b"@IMG_MOT_COMP_03", b"@IMG_MOT_COMP_02"), b"@IMG_SCAN_03"
@@ -64,7 +65,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Scans:
-    """B-scans of a chunk: how many are whole of how many, their size, and a function that gives one."""
+    """B-scans of a chunk: how many are whole of how many, their size, and a function that gives one.
+
+    more: whether the chunk holds more than it declares.
+    """
 
     mode: int
     rows: int
@@ -74,6 +78,7 @@ class Scans:
     dtype: str
     largest: int
     read: Callable[[int], Raw]
+    more: bool = False
 
 
 def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
@@ -84,7 +89,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     found = next((chunks[name] for name in STORED.get(kind, STORED[b"FDA"]) if name in chunks), None)
     if found is None:
         if not whole_file or not chunks:
-            raise cut_short(path, "it ends before any B-scan")
+            raise cut_short(path, "it ends before any B-scan, or has a hole there")
         if not any(name.startswith(b"@IMG") and name not in PHOTOGRAPHS for name in chunks):
             text = f"{path.name} holds no B-scans (chunks: {_names(chunks)})"
             raise OctcError("OCT-E227", text, hint="give the file of the OCT scan of this visit", place=str(path))
@@ -94,11 +99,14 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         raise cut_short(path, f"{scans.whole} of {scans.declared} B-scans are whole", scans.whole)
     notes = [] if scans.whole == scans.declared else [f"cut short: {scans.whole} of {scans.declared} B-scans"]
     if not whole_file and scans.whole == scans.declared:
-        notes.append("the file is cut short behind its B-scans: what else it says may be missing")
+        notes.append("the file is cut short behind its B-scans, or has a hole there: what else it says may be missing")
     if found.name == SCANNED and any(name in chunks for name in COMPENSATED):
         notes.append("B-scans as scanned; the motion-compensated ones of the file are not used")
     if found.name in repeated:
         notes.append(f"the file holds {repeated[found.name]} blocks {_word(found.name)}: the first one is read, the others not")
+    if scans.more:
+        notes.append("there is more than the B-scans that it declares: some may have been left out")
+    unsure = found.name in repeated or scans.more
     eye, moment = _capture(source, chunks)
     if eye.value is None:
         notes.append("the eye is not named")
@@ -118,7 +126,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
             device=_device(source, chunks),
             acquired=moment,
             order=Fact("file order", "order in the file"),
-            complete=Fact() if found.name in repeated else Fact(scans.whole == scans.declared, _word(found.name)),
+            complete=Fact() if unsure else Fact(scans.whole == scans.declared, _word(found.name)),
             patient=_patient(source, chunks, key),
             notes=tuple(notes),
             lossy=None if found.name == JPEG else False,
@@ -136,8 +144,8 @@ def chunks_of(source: Source) -> tuple[dict[bytes, Chunk], bool, dict[bytes, int
         if at >= source.size:
             return found, at == source.size, _several(counts)
         length = source.take(at, 1)[0]
-        if length == 0:
-            return found, True, _several(counts)
+        if length == 0:  # the end of the list, and nothing but zeros behind it: else it is a hole
+            return found, _is_filled_up(source, at), _several(counts)
         if at + 1 + length + 4 > source.size:
             return found, False, _several(counts)
         name = source.take(at + 1, length)
@@ -149,6 +157,12 @@ def chunks_of(source: Source) -> tuple[dict[bytes, Chunk], bool, dict[bytes, int
         counts[name] += 1
         at = start + size
     raise corrupt(source.path, f"more than {MAX_CHUNKS} chunks")
+
+
+def _is_filled_up(source: Source, at: int) -> bool:
+    """Whether only zeros lie from a place to the end of a file."""
+    pieces = (source.take(start, min(PIECE, source.size - start)) for start in range(at, source.size, PIECE))
+    return not any(piece.strip(b"\0") for piece in pieces)
 
 
 def _several(counts: Counter[bytes]) -> dict[bytes, int]:
@@ -177,7 +191,8 @@ def _compressed(source: Source, chunk: Chunk) -> Scans:
         places.append((at + 4, size))
         at += 4 + size
     read_one = partial(_decoded, source, tuple(places), (rows, columns))
-    return Scans(mode, rows, columns, frames, len(places), "uint8", 255, read_one)
+    more = len(places) == frames and at + 4 < end
+    return Scans(mode, rows, columns, frames, len(places), "uint8", 255, read_one, more)
 
 
 def _decoded(source: Source, places: Sequence[tuple[int, int]], shape: tuple[int, int], index: int) -> Raw:
@@ -215,7 +230,8 @@ def _plain(source: Source, chunk: Chunk, chunks: dict[bytes, Chunk]) -> Scans:
     start = chunk.offset + header
     whole = max(0, min(frames, (source.size - start) // step))
     read_one = stored_at(source, kind, range(start, start + whole * step, step), (rows, columns))
-    return Scans(mode, rows, columns, frames, whole, "uint16" if bits == 16 else "uint8", (1 << bits) - 1, read_one)
+    more = chunk.size >= header + (frames + 1) * step
+    return Scans(mode, rows, columns, frames, whole, "uint16" if bits == 16 else "uint8", (1 << bits) - 1, read_one, more)
 
 
 def _fits(source: Source, chunk: Chunk, header: int, size: int) -> bool:
@@ -249,7 +265,7 @@ def _spacing(source: Source, chunks: dict[bytes, Chunk], scans: Scans) -> Fact[S
         if numbers is not None:
             width, height, depth = numbers[-3:]
             volume = PATTERNS.get(scans.mode) == "volume" and scans.declared > 1
-            between = height / scans.declared if volume and height < 100 else None
+            between = height / scans.declared if volume and height < 100 and not scans.more else None
             across = width / scans.columns if width < 100 else None
             return millimetres((between, depth / 1000 if depth < 1000 else None, across), _word(name))
     return Fact()

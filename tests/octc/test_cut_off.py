@@ -104,6 +104,108 @@ def test_a_hole_in_a_strip_of_a_tiff_is_found(compression: str, tmp_path: Path) 
     assert error.value.code == "OCT-E222"
 
 
+BASE = {256: (64,), 257: (48,), 258: (8,), 259: (1,), 262: (1,), 277: (1,)}
+PIXELS = (np.arange(48 * 64) % 251).astype(np.uint8)
+LONG = (273, 279, 324, 325)
+
+
+def tiff_of(body: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
+    """A TIFF of one page that is not compressed: its directory, then its pixels from byte 4096 on."""
+    far = 8 + 2 + 12 * len(tags) + 4
+    entries = more = b""
+    for tag, values in sorted(tags.items()):
+        letter, kind = ("I", 4) if tag in LONG else ("H", 3)
+        data = struct.pack(f"<{len(values)}{letter}", *values)
+        place = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack("<I", far + len(more))
+        more += data if len(data) > 4 else b""
+        entries += struct.pack("<2HI", tag, kind, len(values)) + place
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + more
+    return head.ljust(4096, b"\0") + body
+
+
+def strips(sizes: tuple[int, ...], starts: tuple[int, ...] = (), rows: int = 24) -> dict[int, tuple[int, ...]]:
+    return {**BASE, 278: (rows,), 273: starts or (4096, 4096 + 24 * 64), 279: sizes}
+
+
+def tiles(sizes: tuple[int, ...], starts: tuple[int, ...] = (4096, 5120, 6144, 7168)) -> dict[int, tuple[int, ...]]:
+    return {**BASE, 322: (32,), 323: (32,), 324: starts, 325: sizes}
+
+
+PLANES = {**BASE, 258: (8, 8, 8), 262: (2,), 277: (3,), 284: (2,), 278: (48,)}
+HALF = 24 * 64
+
+
+@pytest.mark.parametrize(
+    ("tags", "right"),
+    [
+        (strips((HALF, HALF)), True),
+        (strips((2 * HALF,), (4096,), rows=48), True),
+        (strips((2 * HALF,), (4096,), rows=65535), True),
+        (strips((0,), (4096,), rows=48), True),  # as some programs leave the size of the only strip
+        (strips((HALF + 9, HALF)), True),
+        (strips((0,), (0,), rows=48), False),
+        (strips((HALF, 0), (4096, 0)), False),
+        (strips((HALF, 0)), False),
+        (strips((HALF,), (4096,)), False),
+        (strips((HALF, HALF - 64)), False),
+        (strips((2 * HALF - 1,), (4096,), rows=48), False),
+        (tiles((1024, 1024, 0, 1024)), False),
+        (tiles((1024, 1024, 1024, 1024), (4096, 0, 6144, 7168)), False),
+        (tiles((1024, 1024, 1024), (4096, 5120, 6144)), False),
+        (tiles((1024, 1024, 1000, 1024)), False),
+        ({**PLANES, 273: (4096, 4096), 279: (2 * HALF,) * 2}, False),
+        ({**PLANES, 273: (4096, 4096, 0), 279: (2 * HALF, 2 * HALF, 0)}, False),
+        ({**strips((HALF, HALF)), 258: (16,)}, False),
+    ],
+)
+def test_plain_strips_and_tiles_hold_the_whole_page(tags: dict[int, tuple[int, ...]], *, right: bool) -> None:
+    """Strips of sparse files, and those that end too early, would be black, or what lies elsewhere in the file."""
+    data = tiff_of(PIXELS.tobytes() + PIXELS.tobytes(), tags)
+    if right:
+        assert np.array_equal(np.asarray(decode_image(data, "scan.tif").image), PIXELS.reshape(48, 64))
+    else:
+        assert refused(data).code == "OCT-E201"
+
+
+def test_plain_tiles_and_planes_are_read_where_they_are_whole() -> None:
+    data = tiff_of(PIXELS.tobytes() + PIXELS.tobytes(), tiles((1024,) * 4))
+    first = np.asarray(decode_image(data, "scan.tif").image)[:32, :32]
+    assert np.array_equal(first, PIXELS[:1024].reshape(32, 32))
+    planes = {**PLANES, 273: (4096, 4096, 4096), 279: (2 * HALF,) * 3}
+    found = np.asarray(decode_image(tiff_of(PIXELS.tobytes(), planes), "scan.tif").image)
+    assert np.array_equal(found, np.repeat(PIXELS.reshape(48, 64, 1), 3, axis=2))
+
+
+def test_a_page_of_a_stack_without_its_strip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    GREY.save(path, save_all=True, append_images=[GREY])
+    with Image.open(path) as picture:
+        picture.seek(1)
+        start = picture.tag_v2[273][0]  # type: ignore[attr-defined]
+    data = bytearray(path.read_bytes())
+    at = data.rindex(struct.pack("<2HII", 273, 4, 1, start))
+    struct.pack_into("<I", data, at + 8, 0)
+    path.write_bytes(data)
+    assert np.array_equal(read_volume(path).frame(0), NOISE)
+    with pytest.raises(OctcError) as error:
+        read_volume(path).frame(1)
+    assert error.value.code == "OCT-E222"
+
+
+@pytest.mark.parametrize(("colours", "right"), [(251, True), (256, True), (250, False), (0, False)])
+def test_a_palette_has_the_colours_of_all_pixels(colours: int, *, right: bool) -> None:
+    """Without one Pillow takes the numbers for grey, and a colour that is missing for black."""
+    rows = b"".join(b"\0" + row.tobytes() for row in PIXELS.reshape(48, 64))
+    data = png_of(64, 48, 8, zlib.compress(rows), colour=3)
+    body = bytes(255 - n // 3 for n in range(3 * colours))
+    palette = struct.pack(">I", len(body)) + b"PLTE" + body + struct.pack(">I", zlib.crc32(b"PLTE" + body))
+    data = data[:33] + (palette if colours else b"") + data[33:]
+    if right:
+        assert np.array_equal(np.asarray(decode_image(data, "scan.png").image)[..., 0], 255 - PIXELS.reshape(48, 64))
+    else:
+        assert refused(data).code == "OCT-E201"
+
+
 @pytest.mark.parametrize("level", [0, 127, 128, 255])
 @pytest.mark.parametrize("how", [{}, {"optimize": True}, {"progressive": True}], ids=str)
 def test_a_flat_jpeg_is_whole(level: int, how: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.imaging.decode import decode_image, read_image
+from octc.volumes import read_volume
 from tests.octc.pictures import encoded, outcome
 from tests.octc.tiffs import DEFLATE, NONE, PACKBITS, bmp, png, tiff
 
@@ -403,3 +404,39 @@ def test_bytes_of_the_new_kinds_that_were_altered_never_raise_anything_else() ->
         code, _ = outcome(bytes(data))
         outcomes["decoded" if code is None else "refused"] += 1
     assert min(outcomes.values()) > 50
+
+
+def written(*pages: dict[str, Any], **how: Any) -> bytes:
+    """Pages as tifffile writes them: each its pixels (data) and its tags."""
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream, **how) as writer:
+        for page in pages:
+            writer.write(**page)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("masks", [1, 3])
+def test_a_page_that_is_a_mask_as_the_standard_has_it_is_no_second_image(masks: int) -> None:
+    """PhotometricInterpretation 4 and NewSubfileType 4 (TIFF 6.0, section 8): Pillow knows no such pixels."""
+    scan = (np.arange(H * W) % 251).astype(np.uint8).reshape(H, W)
+    image = {"data": scan, "photometric": "minisblack"}
+    mask = {"data": scan > 7, "photometric": 4, "subfiletype": 4}
+    assert np.array_equal(grey_of(written(image, *[mask] * masks)), scan)
+    assert grey_of(written(image, *[mask] * masks, image)) == "OCT-E204"
+    assert grey_of(written(image, {**mask, "subfiletype": 0})) == "OCT-E201", "a page that is no copy and cannot be read"
+
+
+@pytest.mark.parametrize(("pages", "code"), [(1, "OCT-E202"), (2, "OCT-E229")])
+def test_big_tiff_with_its_highest_bytes_first_is_named(pages: int, code: str, tmp_path: Path) -> None:
+    """Pillow lists its first bytes, and reads its places as those of another TIFF. With the lowest first it is read."""
+    scan, path = (np.arange(H * W) % 251).astype(np.uint8).reshape(H, W), tmp_path / "a.tif"
+    image = {"data": scan, "photometric": "minisblack"}
+    for order in "<>":
+        path.write_bytes(written(*[image] * pages, bigtiff=True, byteorder=order))
+        if order == "<":
+            assert np.array_equal(read_image(path).image if pages == 1 else read_volume(path).frame(1), scan)
+            continue
+        with pytest.raises(OctcError) as caught:
+            read_image(path) if pages == 1 else read_volume(path)
+        assert caught.value.code == code
+        assert "BigTIFF" in caught.value.message

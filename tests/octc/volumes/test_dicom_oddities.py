@@ -349,3 +349,26 @@ def test_an_id_with_a_backslash_is_the_id_that_it_is(tmp_path: Path) -> None:
     volume = read_volume(stored(value, tmp_path), key=b"site")
     assert volume.patient == patient_hash(b"site", "A\\B")
     assert str(volume.device.value).startswith("One\\Two")
+
+
+def test_an_object_that_declares_fewer_frames_than_it_has_is_not_called_complete(tmp_path: Path) -> None:
+    whole = made()
+    assert read_volume(stored(whole, tmp_path)).complete.value is True
+    fewer = made()
+    fewer.NumberOfFrames, fewer.PerFrameFunctionalGroupsSequence = 2, fewer.PerFrameFunctionalGroupsSequence[:2]
+    groups = made(frames(2))
+    groups.PerFrameFunctionalGroupsSequence = whole.PerFrameFunctionalGroupsSequence
+    for value in (fewer, groups):
+        found = read_volume(stored(value, tmp_path))
+        assert (found.frames, found.complete.value) == (2, None)
+        assert all(np.array_equal(one, other) for one, other in zip(found, frames(2), strict=True))
+
+
+@pytest.mark.parametrize(("syntax", "kind"), [(JPEG, "JPEG2000"), (JPEG_2000, "JPEG")])
+def test_a_frame_of_another_kind_than_its_transfer_syntax_is_refused(syntax: str, kind: str, tmp_path: Path) -> None:
+    """Whether it is whole, and has losses, would be judged by the syntax."""
+    pictures = [encoded(one, kind, **({"quality": 95} if kind == "JPEG" else {})) for one in frames()]
+    volume = read_volume(stored(encapsulated(made(), pictures, syntax=syntax), tmp_path))
+    with pytest.raises(OctcError) as caught:
+        volume.frame(0)
+    assert caught.value.code == "OCT-E222"

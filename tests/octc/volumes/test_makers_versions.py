@@ -305,3 +305,117 @@ def test_the_photograph_of_an_export_is_a_part_of_it(drawn: DrawnEye, tmp_path: 
     assert isinstance(unread, Unread)
     assert unread.error.code == "OCT-E226"
     assert set(pictures_of(path)) == {tmp_path / name for name in ("slo.bmp", "000.bmp", "001.bmp", "002.bmp", "003.bmp")}
+
+
+def refused(path: Path, data: bytes, *, allow_cut: bool = False) -> str:
+    path.write_bytes(data)
+    with pytest.raises(OctcError) as caught:
+        read_volumes(path, allow_cut=allow_cut)
+    return caught.value.code
+
+
+def holed(data: bytes, start: int, end: int) -> bytes:
+    return data[:start] + bytes(end - start) + data[end:]
+
+
+def test_b_scans_of_a_vol_that_never_came_are_not_black(drawn: DrawnEye, tmp_path: Path) -> None:
+    """A copy that was broken off in a file of the whole length: zeros from a place on, or in the place of a header."""
+    data, path = synthetic.vol_bytes(drawn), tmp_path / "a.vol"
+    step, first = 512 + 4 * 64 * 48, 2048 + 64 * 64
+    assert refused(path, holed(data, first + 2 * step, len(data))) == "OCT-E226"
+    (left,) = read_volumes(path, allow_cut=True)
+    assert (left.frames, left.complete.value) == (2, False)
+    same_grey(left, replace(drawn, frames=drawn.frames[:2]))
+    assert refused(path, holed(data, first + step, first + step + 512)) == "OCT-E226"
+    assert refused(path, holed(data, first, first + 512), allow_cut=True) == "OCT-E226"
+    for k in range(4):
+        data = holed(data, first + k * step, first + k * step + 12)  # none names its version: then it says nothing
+    path.write_bytes(data)
+    same_grey(read_volume(path), drawn)
+
+
+def test_a_hole_in_the_list_of_chunks_of_a_topcon_file_is_no_end(drawn: DrawnEye, tmp_path: Path) -> None:
+    data, path = synthetic.fda_bytes(drawn), tmp_path / "a.fda"
+    path.write_bytes(data + bytes(1000))
+    assert read_volume(path).notes == ()
+    same_grey(read_volume(path), drawn)
+    at = data.index(b"@IMG_JPEG") - 1
+    assert refused(path, holed(data, at, at + 10)) == "OCT-E226"
+    listed = re.sub(rb"@IMG_JPEG", b"@IMG_XXXX", data)  # no B-scans: a hole before them is no other file
+    assert refused(path, listed) == "OCT-E229"
+    assert refused(path, holed(listed, at, at + 10)) == "OCT-E226"
+
+
+def test_an_e2e_with_a_hole_in_a_directory_or_a_chunk_is_cut_short(drawn: DrawnEye, tmp_path: Path) -> None:
+    data, path = synthetic.e2e_bytes([drawn]), tmp_path / "a.e2e"
+    table, letter = data.rindex(b"MDbDir"), chunk_of(data, 11)
+    for start, end in ((table, table + 52), (letter, letter + 60), (chunk_of(data, 0x40000000), None)):
+        assert refused(path, holed(data, start, end or start + 60)) == "OCT-E226"
+    (left,) = read_volumes(path, allow_cut=True)
+    assert (left.frames, left.laterality.value, left.complete.value) == (3, "L", False)
+    same_grey(left, replace(drawn, frames=drawn.frames[:3]))
+    path.write_bytes(holed(data, letter, letter + 60))
+    (left,) = read_volumes(path, allow_cut=True)
+    assert (left.frames, left.laterality.value, left.complete.value) == (4, None, False)
+
+
+def test_numbers_of_an_xml_may_have_a_comma(drawn: DrawnEye, tmp_path: Path) -> None:
+    """Without its quality a bad B-scan would count."""
+    path = synthetic.write_xml(drawn, tmp_path)
+    before = read_volume(path)
+    text = path.read_text().replace("<ImageQuality>30<", "<ImageQuality>12.5<").replace("<Second>0<", "<Second>7.25<")
+    path.write_text(re.sub(r"(>-?\d+)\.(\d+<)", r"\1,\2", text))
+    found = read_volume(path)
+    assert before.spacing.value is not None
+    assert found.spacing == before.spacing
+    assert (found.quality, found.acquired.value) == ((12.5,) * 4, "2026-01-04T09:30:07")
+
+
+def test_an_xml_that_names_a_picture_twice_is_refused(drawn: DrawnEye, tmp_path: Path) -> None:
+    """A B-scan is missing, and another one would stand in its place."""
+    path = synthetic.write_xml(drawn, tmp_path)
+    assert refused(path, path.read_bytes().replace(b"002.bmp", b"001.BMP")) == "OCT-E222"
+
+
+def test_two_letters_of_one_kind_contradict_each_other(drawn: DrawnEye, tmp_path: Path) -> None:
+    data = synthetic.e2e_bytes([drawn])
+    patient = chunk_of(data, 9)
+    for letter, eye in ((b"R", None), (b"L", "L"), (b"?", "L")):
+        changes = {patient + 52: struct.pack("<I", 11), patient + 60: bytes(14) + letter}
+        (volume,) = e2e(drawn, tmp_path, changes)
+        assert volume.laterality.value == eye
+
+
+def test_a_b_scan_of_an_e2e_that_is_there_again_is_told(drawn: DrawnEye, tmp_path: Path) -> None:
+    """Of each place the last one in the file counts; B-scans were drawn from the last to the first."""
+    data = synthetic.e2e_bytes([drawn])
+    last, before = (chunk_of(data, 0x40000000, k) for k in (3, 2))
+    (volume,) = e2e(drawn, tmp_path, {last + 44: data[before + 44 : before + 48]})
+    assert (volume.frames, volume.complete.value) == (3, False)
+    assert any("1 B-scans" in note for note in volume.notes)
+    same_grey(volume, replace(drawn, frames=drawn.frames[[0, 2, 3]]))
+
+
+def test_an_e2e_without_oct_scans_is_whole(drawn: DrawnEye, tmp_path: Path) -> None:
+    """Photographs and angiographies alone, as the maker's cameras take them."""
+    data = synthetic.e2e_bytes([drawn])
+    surface = {chunk_of(data, 0x40000000, k) + 44: struct.pack("<i", -1) for k in range(4)}
+    with pytest.raises(OctcError) as caught:
+        e2e(drawn, tmp_path, surface)
+    assert caught.value.code == "OCT-E227"
+
+
+@pytest.mark.parametrize("name", [b"@IMG_JPEG", b"@IMG_SCAN_03"])
+def test_a_topcon_block_that_declares_fewer_b_scans_than_it_has_is_not_called_complete(
+    name: bytes, drawn: DrawnEye, tmp_path: Path
+) -> None:
+    data = bytearray(synthetic.fda_bytes(drawn) if name == b"@IMG_JPEG" else synthetic.fds_bytes(drawn))
+    at = data.index(name) + len(name) + 4 + (17 if name == b"@IMG_JPEG" else 13)
+    assert struct.unpack_from("<I", data, at) == (4,)
+    struct.pack_into("<I", data, at, 3)
+    (tmp_path / "a.fda").write_bytes(data)
+    volume = read_volume(tmp_path / "a.fda")
+    assert (volume.frames, volume.complete.value) == (3, None)
+    assert volume.spacing.value is not None
+    assert volume.spacing.value[0] is None
+    same_grey(volume, replace(drawn, frames=drawn.frames[:3]))
