@@ -11,7 +11,6 @@ import os
 import platform
 import stat
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +25,6 @@ FORMAT = 1  # raised where what is written here changes
 SUFFIX = ".compiled"
 MOST = 32  # networks that are kept; the one that was written first goes first
 MOST_HEAD = 1 << 16  # bytes
-LEFT = 3600.0  # seconds after which nobody is still writing a temporary file
 KERNELS = ("ONEDNN_", "DNNL_", "OV_")  # variables of the engine that may choose other kernels
 _writing = threading.Lock()
 
@@ -82,15 +80,16 @@ def write_compiled(folder: Path, key: Mapping[str, Any], data: bytes) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_bytes(path, head + b"\n" + data)
         path.chmod(0o600)
-        _tidy(folder)
+        _tidy(folder, path)
 
 
-def _tidy(folder: Path) -> None:
-    """Let go of the oldest networks, and of what killed processes left half-written. Other files are not looked at."""
+def _tidy(folder: Path, mine: Path) -> None:
+    """Let go of the oldest networks; `mine` was written just now. What is later than it was written before the clock was set
+    back, and goes first. Other files are not looked at."""
     found = [path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(TEMPORARY)]
-    old = sorted(found, key=_written)[:-MOST]
-    left = [path for path in folder.glob(f"{TEMPORARY}*{SUFFIX}") if _written(path) < time.time() - LEFT]
-    for path in (*old, *left):
+    times = {path: _written(path) for path in found}
+    now = times.get(mine, 0.0)
+    for path in sorted(found, key=lambda one: (times[one] <= now, times[one], one == mine))[:-MOST]:
         path.unlink(missing_ok=True)
 
 

@@ -4,7 +4,6 @@ bring its document back, so that `octc verify --fleet` puts it beside others."""
 from __future__ import annotations
 
 import re
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from octc.bench.parity.plan_lock import PLAN, planned_options
 from octc.bench.parity.references import companions
 from octc.bench.parity.verify import check_options, register
 from octc.bench.remote.package import place_of, run_place, write_package
-from octc.bench.remote.ssh import PYTHON, check_address, host_of, run_far
+from octc.bench.remote.ssh import PYTHON, check_address, host_of, opened_answer, run_far
 from octc.core.errors import OctcError, combined
 from octc.core.files import parse_json, write_json
 from octc.core.options import typed
@@ -198,10 +197,10 @@ def _taken(answer: Path, found: Found, address: str) -> tuple[str, dict[str, Any
     """The text of the far end's screen, and its verify.json, which names both machines; everything else is left.
 
     Raises:
-        OctcError: E606 it sent something else.
+        OctcError: E606 it sent something else, or what it sent is cut off.
     """
     text, document = "", None
-    with tarfile.open(answer) as tar:
+    with opened_answer(answer, address) as tar:
         for entry in tar:
             stream = tar.extractfile(entry) if entry.isfile() and entry.size <= LARGEST else None
             if stream is None:

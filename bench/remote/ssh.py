@@ -11,11 +11,12 @@ import re
 import shlex
 import shutil
 import subprocess
+import tarfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from octc.core.errors import OctcError
 from octc.core.files import parse_json
@@ -26,11 +27,13 @@ ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9._:-]*")
 SETTINGS = ("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=3")
 OPTIONS = ("-T", *(word for one in SETTINGS for word in ("-o", one)))
 PARTIAL = "\x1epartial "  # begins a line of the far end that holds what is known so far
-ENDED = "octc-exit "
+ENDED = re.compile(r"octc-exit (\d{1,3})")
+BEGINS = b"\x1eoctc-answer\n"  # before the tar that comes back: the login shell there may have printed something
 ERROR = re.compile(r"error\[(OCT-E\d{3})\]: (.*)")
 HELP = "help: "
 ROOM = 1.3  # times what is copied
 NOTHING = ("-name", "/")
+MOST_LINE = 1 << 20  # bytes of a line that is passed over at once
 LOST = 255  # what ssh itself ends with
 INTERRUPTED = 130
 # what octc itself needs there -> the module of it; before Python 3.11 tomli too
@@ -73,6 +76,7 @@ watch=$!
 wait "$work"; code=$?
 work=
 echo "octc-exit $code" >&2
+printf '\\036octc-answer\\n'
 tar -cf - out.txt $(find reports runs @BACK@) 2>/dev/null
 exit 0
 """
@@ -111,7 +115,8 @@ def run_far(
     say: Callable[[str], None],
     back: Sequence[str] = (),
 ) -> Far:
-    """Send `package` (a tar), run `octc WORDS` in it, and write what comes back (a tar) to `answer`.
+    """Send `package` (a tar), run `octc WORDS` in it, and write what comes back to `answer`
+    (`opened_answer`).
 
     Args:
         back: what of the folders `reports` and `runs` comes back beside the text of the screen, as words of find(1).
@@ -198,8 +203,8 @@ def _listen(child: subprocess.Popen[bytes], say: Callable[[str], None], heard: _
             with contextlib.suppress(ValueError):  # cut off with the connection: what was heard before it stays
                 heard.partial = parse_json(line[len(PARTIAL) :])
             continue
-        if line.startswith(ENDED):
-            heard.code = int(line[len(ENDED) :])
+        if found := ENDED.fullmatch(line):
+            heard.code = int(found[1])
             continue
         found = ERROR.search(line)
         if found:
@@ -210,6 +215,36 @@ def _listen(child: subprocess.Popen[bytes], say: Callable[[str], None], heard: _
         else:
             say(line)
         heard.last = line.strip() or heard.last
+
+
+@contextlib.contextmanager
+def opened_answer(answer: Path, address: str) -> Iterator[tarfile.TarFile]:
+    """The tar that came back, behind whatever the login shell there printed before it.
+
+    Raises:
+        OctcError: E606 there is none, or it is cut off: nothing of it is used then.
+    """
+    try:
+        with answer.open("rb") as stream:
+            _pass_over(stream)
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                tar.getmembers()
+                stream.seek(tar.offset)
+                if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # to the library a torn head is an end
+                    raise tarfile.ReadError("it ends before its end")
+                yield tar
+    except tarfile.TarError as error:
+        text = f"{address}: the results did not come back whole"
+        hint = f"the same command again; what ssh {address} true prints is passed over"
+        raise OctcError("OCT-E606", text, hint=hint, place=address, why=str(error)[:200]) from error
+
+
+def _pass_over(stream: IO[bytes]) -> None:
+    """Go to what stands behind BEGINS."""
+    while line := stream.readline(MOST_LINE):
+        if line.endswith(BEGINS):
+            return
+    raise tarfile.ReadError("nothing came back")
 
 
 def _judged(address: str, code: int, heard: _Heard) -> Far:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,12 @@ def bench_on(address: str, job: Job, subjects: Subjects, python: str = PYTHON) -
         far = run_far(address, package, list(_words(job, subjects)), python, answer, job.reporter.say, FETCHED)
         if far.interrupted is not None or any(error.code == "OCT-E606" for error in far.errors):
             return _broken_off(address, far, job, subjects)
-        text, files = take_results(answer, everything, job.reports, address)
+        try:
+            text, files = take_results(answer, everything, job.reports, address)
+        except OctcError as error:
+            if error.code != "OCT-E606" or far.partial is None:
+                raise
+            return _broken_off(address, replace(far, exit_code=error.exit_code, errors=(error,)), job, subjects)
     document = _document(address, files)
     return FarResult(text, tuple(files), document, None, far.exit_code, far.errors)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from octc.bench.remote.package import place_of
-from octc.bench.remote.ssh import host_of
+from octc.bench.remote.ssh import host_of, opened_answer
 from octc.bench.timing.result import keep_earlier
 from octc.core.files import parse_json, write_bytes, write_json
 from octc.store.find import Found
@@ -26,10 +25,13 @@ def take_results(answer: Path, founds: Iterable[Found], reports: Path, address: 
     """Store the received files; returns the terminal output of the other machine, and the files of its report.
 
     Only results, samples and reports with plain names are extracted from the tar.
+
+    Raises:
+        OctcError: E606 as `opened_answer`.
     """
     folders = {place_of(found): found.folder for found in founds}
     text, files = "", []
-    with tarfile.open(answer) as tar:
+    with opened_answer(answer, address) as tar:
         for entry in tar:
             if not entry.isfile() or entry.size > LARGEST:
                 continue

@@ -165,6 +165,8 @@ def _in_use(path: Path) -> bool:
     ticks = started(int(found[1]))
     if ticks is not None and _boot() + int(ticks) / os.sysconf("SC_CLK_TCK") <= path.lstat().st_mtime + 2:
         return True
+    if ticks is not None and _may_have_open(int(found[1]), path):  # a clock that was set on makes its start seem later
+        return True
     handle = None
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -174,6 +176,21 @@ def _in_use(path: Path) -> bool:
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def _may_have_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open, or what it has open cannot be seen."""
+    try:
+        handles = list(Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    for handle in handles:
+        with suppress(OSError):  # closed meanwhile, or another kind of thing
+            if handle.samefile(path):
+                return True
+    return False
 
 
 def _boot() -> float:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,48 @@ def test_only_what_nobody_writes_goes(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"below", "kept", ours, held}
     assert remove_leftovers(tmp_path) == [held]
     assert not list((tmp_path / "below").iterdir())
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from octc.core.files import replacing
+with replacing(Path(sys.argv[1])) as temporary, temporary.open("w") as stream:
+    stream.write("half")
+    stream.flush()
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("late", [0, 86_400 * 365])
+def test_what_a_living_process_writes_stays_when_the_clock_is_set_on(
+    late: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of a box without a battery is set on by years once it has a network: its start, which the kernel reckons
+    from now, is then later than any file of before."""
+    pipe = subprocess.PIPE
+    words = [sys.executable, "-c", WRITER, str(tmp_path / "table.csv")]
+    process = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
+    assert process.stdout is not None
+    path = Path(process.stdout.readline().rstrip())
+    boot, now = files._boot(), time.time()
+    monkeypatch.setattr(files, "_boot", lambda: boot + late)
+    monkeypatch.setattr(time, "time", lambda: now + late)
+    assert remove_leftovers(tmp_path) == []
+    assert path.read_text() == "half"
+    process.communicate("")
+    assert process.returncode == 0
+    assert (tmp_path / "table.csv").read_text() == "half"
+
+
+def test_a_number_that_another_process_has_now_does_not_keep_what_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f".tmp-{os.getpid()}-table.csv"
+    path.write_text("half")
+    monkeypatch.setattr(files, "_boot", time.time)
+    assert remove_leftovers(tmp_path) == [path.name]
 
 
 def test_a_link_goes_and_not_what_it_names(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,20 +169,35 @@ def test_a_place_that_cannot_be_written_to_is_told_and_changes_nothing(
 
 
 def test_the_oldest_networks_go_and_other_files_stay(folder: Path) -> None:
+    folder.mkdir()
+    left = folder / f".tmp-4194304-{'0' * 64}{SUFFIX}"  # no process has this number
+    left.write_bytes(b"half")
+    os.utime(left, (1, 1))
     for number in range(MOST + 3):
         write_compiled(folder, {**KEY, "number": number}, b"data")
         os.utime(max(kept(folder), key=lambda path: path.stat().st_mtime), (number, number))
     mine = folder / "notes.txt"
     mine.write_text("x")
-    left = folder / f".tmp-1-gone{SUFFIX}"
-    left.write_bytes(b"half")
-    os.utime(left, (1, 1))
     write_compiled(folder, KEY, b"data")
     assert len(kept(folder)) == MOST
     assert read_compiled(folder, {**KEY, "number": 0}) is None
     assert read_compiled(folder, {**KEY, "number": MOST + 2}) == read_compiled(folder, KEY) == b"data"
     assert mine.exists()
     assert not left.exists()
+
+
+def test_a_clock_that_was_set_back_does_not_let_go_of_what_was_written_just_now(folder: Path) -> None:
+    """The later a file of before says it was written, the longer it would stay."""
+    later = time.time() + 86_400 * 30
+    for number in range(MOST):
+        write_compiled(folder, {**KEY, "number": number}, b"before")
+        path = next(path for path in kept(folder) if path.stat().st_mtime < later - 1)
+        os.utime(path, (later + number, later + number))
+    for number in range(3):
+        write_compiled(folder, {**KEY, "now": number}, b"now")
+    assert len(kept(folder)) == MOST
+    assert [read_compiled(folder, {**KEY, "now": number}) for number in range(3)] == [b"now"] * 3
+    assert [read_compiled(folder, {**KEY, "number": number}) for number in range(4)] == [None] * 3 + [b"before"]
 
 
 @pytest.mark.parametrize(
