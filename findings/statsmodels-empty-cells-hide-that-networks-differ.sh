@@ -5,8 +5,8 @@
 # the counts as they are, or refused where they cannot be computed.
 #
 # Seen on 2026-12-02: the answers of two networks for 200 eyes in four classes have a p of 0.041 by the formula, and 0.100 here: every 0 is
-# replaced by 0.5 (shift_zeros, which is True by default; its description says that 0.5 is added to all cells). Two networks that agree on nearly all eyes always have empty cells, so
-# the test is never the one that was asked for. With shift_zeros=False the p is 0.041. Symmetry counts the pairs of classes that nobody ever
+# replaced by 0.5 (shift_zeros, which is True by default; its description says that 0.5 is added to all cells). Two networks that agree on nearly all
+# eyes always have empty cells, so the test is never the one that was asked for. With shift_zeros=False the p is 0.041. Symmetry counts the pairs of classes that nobody ever
 # exchanged among its degrees of freedom, with both settings: where one network calls 9 CNV what the other calls DME, and 1 the other way round, and they
 # agree on everything else, p is 0.38 with four classes, and 0.011 with the one pair (exact McNemar 0.021). And the halves are written into the
 # caller's own array where that holds floats: what is computed from it next is of other counts. No warning. A gate "p < 0.05 is a change" passes what it
