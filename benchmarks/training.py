@@ -1,6 +1,6 @@
 """Throughput of distillation: KD-OCT's loop as specified against octc's, teacher on line and teacher's logits cached.
 
-    python benchmarks/training.py [--data DIR] [--rounds 3] [--steps 8] [--full] [--quick] [--json]
+    python benchmarks/training.py [--data DIR] [--rounds 3] [--steps 8] [--only cached bare] [--full] [--quick] [--json]
 
 One process; the loops take turns (ABCD, DCBA, ...), so that a slow phase of the machine meets all of them. Same networks,
 size and batch, random weights, no mixing of images (KD-OCT has none, and a mixed image has no cached view). The images are
@@ -13,8 +13,8 @@ online         octc.train.loop.fit.fit, the teacher asked at every step
 online, bf16   the same with `--teacher-precision bf16`, where the device computes bfloat16
 cached         octc.train.loop.fit.fit with cached views (`--cached-views`): without the time that filled the cache, which is
                printed beside it together with that of the image cache
-bare           the student's step alone (forward, backward, AdamW) on one batch that lies in memory: no loop that makes the
-               same step can be faster than this. `bare, taught` asks the teacher too
+bare           the student's step alone (forward, backward, AdamW; activations as octc's loop has them) on one batch that
+               lies in memory: no loop that makes the same step can be faster than this. `bare, taught` asks the teacher too
 
 --full: one step of ConvNeXtV2-Large and EfficientNet-B2 at 384 px a turn. --quick: 64 px and the smallest ConvNeXtV2 as the
 teacher, to see that it works.
@@ -57,6 +57,7 @@ from octc.train.loop.label_losses import label_loss
 from octc.train.loop.memory import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_memory
 from octc.train.loop.processes import make_accelerator
 from octc.train.loop.training import Data
+from octc.train.networks.in_place import without_copies
 from octc.train.networks.models import build_model
 from octc.train.recipes.config import Distillation, Mix, Objective, Stage
 from octc.train.recipes.edge import edge
@@ -67,6 +68,14 @@ SIZES = ((512, 496), (768, 496))
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
 VIEWS = 1
 SMALL = "convnextv2_atto"  # the teacher of --quick
+LOOPS = ("seed", "seed, kept", "online", "online, bf16", "cached", "bare, taught", "bare")
+RATIOS = {
+    "ratio_online_vs_seed": ("online", "seed"), "ratio_cached_vs_seed": ("cached", "seed"),
+    "ratio_online_vs_seed_same_memory": ("online", "seed, kept"), "ratio_cached_vs_seed_same_memory": ("cached", "seed, kept"),
+    "ratio_bf16_vs_online": ("online, bf16", "online"),
+    "bound_online_vs_seed": ("bare, taught", "seed"), "bound_cached_vs_seed": ("bare", "seed"),
+    "share_online_of_bound": ("online", "bare, taught"), "share_cached_of_bound": ("cached", "bare"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,7 @@ def octc_turns(work: Work) -> tuple[dict[str, Callable[[], float]], dict[str, fl
 def bare_turn(work: Work, taught: bool) -> Callable[[], float]:
     """Nothing but the arithmetic of a step: the bound of what a loop can reach."""
     device, size = work.accelerator.device, work.student.size
-    teacher, student = (net.to(device, memory_format=torch.channels_last) for net in _networks(work))
+    teacher, student = (without_copies(net).to(device, memory_format=torch.channels_last) for net in _networks(work))
     optimizer = torch.optim.AdamW(student.train().parameters(), lr=1e-6)
     images = torch.randn(work.student.batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(work.student.batch, device=device) % len(CLASSES)
@@ -191,8 +200,8 @@ def _fit_seconds(work: Work, student: torch.nn.Module, data: Data, loss: Any) ->
     return ends[work.steps - 1] - start
 
 
-def measure(work: Work, rounds: int) -> dict[str, Any]:
-    """Images/s of each loop in every round, medians, and the medians of the rounds' ratios."""
+def measure(work: Work, rounds: int, only: Sequence[str]) -> dict[str, Any]:
+    """Images/s of each loop (of those in `only`) in every round, medians, and the medians of the rounds' ratios."""
     seed = seed_turn(work)
     ours, once = octc_turns(work)
     turns: dict[str, tuple[Callable[[], float], Callable[[], object]]] = {
@@ -200,6 +209,7 @@ def measure(work: Work, rounds: int) -> dict[str, Any]:
         **{name: (turn, keep_memory) for name, turn in ours.items()}, "bare, taught": (bare_turn(work, True), keep_memory),
         "bare": (bare_turn(work, False), keep_memory),
     }  # fmt: skip
+    turns = {name: turn for name, turn in turns.items() if not only or name in only}
     found: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(rounds + 1):  # the first one warms up
         order = list(turns) if number % 2 else list(turns)[::-1]
@@ -212,19 +222,16 @@ def measure(work: Work, rounds: int) -> dict[str, Any]:
             sys.stderr.write(f"{'round ' + str(number) if number else 'warm-up'} {name}: {rate:.2f} images/s\n")
     rates = {name: round(statistics.median(values), 3) for name, values in found.items()}
 
-    def ratio(name: str, base: str) -> float:
-        return round(statistics.median(a / b for a, b in zip(found[name], found[base], strict=True)), 3)
-
     return {
         "images_per_s": rates,
         "rounds": {name: [round(rate, 3) for rate in values] for name, values in found.items()},
-        "ratio_online_vs_seed": ratio("online", "seed"), "ratio_cached_vs_seed": ratio("cached", "seed"),
-        "ratio_online_vs_seed_same_memory": ratio("online", "seed, kept"),
-        "ratio_cached_vs_seed_same_memory": ratio("cached", "seed, kept"),
-        **({"ratio_bf16_vs_online": ratio("online, bf16", "online")} if "online, bf16" in turns else {}),
-        "bound_online_vs_seed": ratio("bare, taught", "seed"), "bound_cached_vs_seed": ratio("bare", "seed"),
+        **{
+            name: round(statistics.median(a / b for a, b in zip(found[above], found[below], strict=True)), 3)
+            for name, (above, below) in RATIOS.items()
+            if above in found and below in found
+        },
         "once_s": {name: round(seconds, 2) for name, seconds in once.items()},
-    }  # fmt: skip
+    }
 
 
 def stages(chosen: argparse.Namespace) -> tuple[Stage, Stage, int]:
@@ -252,6 +259,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder with images, at any depth")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="steps a turn (8)")
+    parser.add_argument("--only", nargs="+", choices=LOOPS, default=(), help="these loops alone")
     parser.add_argument("--batch", type=int, help="images a step (the recipe's; 4 with --full)")
     parser.add_argument("--workers", type=int, default=usable_threads()[0], help="data-loading workers of the seed's loop")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
@@ -268,7 +276,7 @@ def main() -> None:
         files = files_of(chosen, folder, steps * student.batch)
         labels = [i % len(CLASSES) for i in range(len(files))]
         work = Work(teacher, student, files, chosen.data or folder, labels, folder, steps, chosen.workers, accelerator)
-        found = measure(work, max(1, 1 if chosen.quick else chosen.rounds))
+        found = measure(work, max(1, 1 if chosen.quick else chosen.rounds), chosen.only)
     machine = read_machine()
     facts = {
         "teacher": teacher.model, "student": student.model, "size": student.size, "batch": student.batch, "steps": steps,
@@ -278,10 +286,13 @@ def main() -> None:
     for name, rate in found["images_per_s"].items():
         sys.stdout.write(f"{name:<12} {rate:8.2f} images/s\n")
     for name in ("online", "cached"):
-        same = found[f"ratio_{name}_vs_seed_same_memory"]
-        bound = found[f"bound_{name}_vs_seed"]
-        more = f"same memory setting: {same:.2f}; a step without any loop: {bound:.2f}"
-        sys.stdout.write(f"{name} / seed: {found[f'ratio_{name}_vs_seed']:.2f}   ({more})\n")
+        if f"bound_{name}_vs_seed" in found and f"ratio_{name}_vs_seed_same_memory" in found:
+            same = found[f"ratio_{name}_vs_seed_same_memory"]
+            bound = found[f"bound_{name}_vs_seed"]
+            more = f"same memory setting: {same:.2f}; a step without any loop: {bound:.2f}"
+            sys.stdout.write(f"{name} / seed: {found[f'ratio_{name}_vs_seed']:.2f}   ({more})\n")
+        if f"share_{name}_of_bound" in found:
+            sys.stdout.write(f"{name} / a step without any loop: {found[f'share_{name}_of_bound']:.3f}\n")
     if chosen.json:
         sys.stdout.write(json.dumps({**found, **facts}) + "\n")
 

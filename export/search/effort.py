@@ -34,6 +34,14 @@ TAIL = 60.0  # seconds of export, gate, bench and verification of the winner
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why no step of a candidate can be done. memory: there may be more of it later."""
+
+    why: str
+    memory: bool
+
+
+@dataclass(frozen=True)
 class Effort:
     """Seconds. per_epoch: of each candidate. teacher: of its logits, all sizes. tail: of tuning, export and test.
 
@@ -43,7 +51,7 @@ class Effort:
     per_epoch: Mapping[str, float]
     teacher: float
     tail: float
-    out: Mapping[str, str] = field(default_factory=dict)
+    out: Mapping[str, Refusal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,14 +148,6 @@ class Times:
     image: float
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Why no step of a candidate can be done. memory: there may be more of it later."""
-
-    why: str
-    memory: bool
-
-
 def try_steps(recipe: Recipe, split: Split, steps: Steps) -> Times | Refusal:
     """Time the steps of a candidate. What is not its own failure is raised (`octc.export.search.own`)."""
     classes, device = len(split.classes), steps.accelerator.device
@@ -184,7 +184,7 @@ def effort_of(
         tuning = recipes[name].quantisation
         looks = tuning.calibration * 3 + counts["val"] * (len(tuning.observers) + 3)
         tails.append(tuning.epochs * 2 * per_epoch[name] + 2 * one.image * looks + TAIL)
-    return Effort(per_epoch, asked, max(tails), {name: one.why for name, one in found.items() if isinstance(one, Refusal)})
+    return Effort(per_epoch, asked, max(tails), {name: one for name, one in found.items() if isinstance(one, Refusal)})
 
 
 def scaled_effort(
@@ -192,12 +192,12 @@ def scaled_effort(
 ) -> Effort:
     """For a dry run: the candidate with the least arithmetic is timed (where no step can be done of it, the next one); the
     others, and the teacher, are taken to cost as much as their arithmetic."""
-    out: dict[str, str] = {}
+    out: dict[str, Refusal] = {}
     for least in sorted(macs, key=lambda name: macs[name]):
         with torch_lent(steps.accelerator):
             found = try_steps(recipes[least], split, steps)
         if isinstance(found, Refusal):
-            out[least] = found.why
+            out[least] = found
             continue
         small, counts = recipes[least], counts_of(split)
         base = epoch_seconds(found.stage, counts, found.step, found.image)

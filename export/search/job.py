@@ -330,7 +330,7 @@ def dry(ready: Ready) -> SearchResult:
     if not effort.per_epoch:
         raise _no_steps(ready, effort)
     for row in (row for row in rows if row.candidate.name in effort.out):
-        row.state, row.why = "not_trained", effort.out[row.candidate.name]
+        row.state, row.why = "not_trained", effort.out[row.candidate.name].why
     measuring = waiting * (ready.target.seconds + EXPORT_S)
     plan = _plan(ready, effort, measuring)
     note = "about: one step was timed and scaled by arithmetic, and every candidate is taken to be within the budget"
@@ -662,8 +662,8 @@ def _steps(ready: Ready) -> Steps:
 
 def _no_steps(ready: Ready, effort: Effort) -> OctcError:
     """E302, E301: nothing is planned without a candidate that can be trained; given again they are tried again."""
-    memory = all("OCT-E302" in why for why in effort.out.values())
-    why = "; ".join(f"{name}: {one}" for name, one in list(effort.out.items())[:3])
+    memory = all(one.memory for one in effort.out.values())
+    why = "; ".join(f"{name}: {one.why}" for name, one in list(effort.out.items())[:3])
     text = f"of none of the {len(effort.out)} candidates that are left a training step can be done"
     hint = "more memory, a smaller batch (train.batch in octc.toml), or smaller candidates; the same command tries them again"
     other = "--candidates FILE with other networks; octc train student alone shows why"
@@ -683,7 +683,7 @@ def _plan_it(ready: Ready, book: Book) -> None:
     note = "from a measured step of each candidate; at most, as if the dearest went on"
     book.document.plan = _plan_document(plan, effort, note, ready.options.workers)
     for row in (row for row in book.document.candidates if row.candidate.name in effort.out):
-        row.state, row.why = "not_trained", effort.out[row.candidate.name]
+        row.state, row.why = "not_trained", effort.out[row.candidate.name].why
         book.note(f"{row.candidate.name} is left out, no step of its training can be done: {row.why}")
     for row in (row for row in book.document.candidates if row.candidate.name in plan.cut):
         row.state, row.why = "cut", f"--hours {ready.options.hours:g}: {effort.per_epoch[row.candidate.name]:.0f} s an epoch"

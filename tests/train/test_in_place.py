@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from octc.train.networks.in_place import COPIED, out_of_place
+from octc.train.networks.in_place import COPIED, without_copies
 from octc.train.networks.models import build_model
 from tests.train import tiny
 
@@ -23,7 +23,7 @@ def _made(kind: type[nn.Module]) -> nn.Module:
 @pytest.mark.parametrize("kind", COPIED)
 def test_values_and_gradients_are_the_same_to_the_bit(kind: type[nn.Module]) -> None:
     before = _made(kind)
-    after = out_of_place(copy.deepcopy(before))
+    after = without_copies(copy.deepcopy(before))
     x = torch.linspace(-9, 9, 2 * 3 * 64).view(2, 3, 8, 8)
     for net in (before, after):
         net(x).square().sum().backward()
@@ -34,7 +34,7 @@ def test_values_and_gradients_are_the_same_to_the_bit(kind: type[nn.Module]) -> 
 
 @pytest.mark.parametrize("kind", [nn.ReLU, nn.LeakyReLU])
 def test_what_needs_no_copy_stays_in_place(kind: type[nn.Module]) -> None:
-    assert [m.inplace for m in out_of_place(_made(kind)).modules() if isinstance(m, kind)] == [True]
+    assert [m.inplace for m in without_copies(_made(kind)).modules() if isinstance(m, kind)] == [True]
 
 
 def test_a_training_has_no_activation_that_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

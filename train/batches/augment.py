@@ -25,21 +25,26 @@ def draw(seed: int, epoch: int, indices: npt.NDArray[np.int64]) -> npt.NDArray[n
 def augment(images: torch.Tensor, uniform: torch.Tensor, how: Augment) -> torch.Tensor:
     """uint8 [N, C, H, W] and uniforms [N, DRAWS] -> float32 [N, C, H, W] in 0..255, not yet normalised."""
     u = uniform.to(images.device)
-    out = images.float()
-    border = (u[:, 18] < how.border).float() * 255.0
+    out = images.to(torch.float32, copy=True)  # all that follows may write into it
     if how.rotate or how.shear or how.scale or how.translate or how.hflip or how.vflip:
         grid = functional.affine_grid(_matrices(u, how), list(out.shape), align_corners=False)
-        shift = border.view(-1, 1, 1, 1)
-        out = functional.grid_sample(out - shift, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + shift
+        shift = ((u[:, 18] < how.border).float() * 255.0).view(-1, 1, 1, 1)
+        out = functional.grid_sample(out.sub_(shift), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        out.add_(shift)
     if how.brightness or how.contrast or how.gamma:
-        out = _intensity(out, u, how)
-    if how.blur:
-        out = torch.where(_column(u, 11) < how.blur, _soft(out), out)
+        _intensity(out, u, how)
+    if len(rows := _rows(uniform[:, 11] < how.blur)):
+        out[rows] = _soft(out[rows])
     if how.noise:
-        out = out * (1 + _speckle(out, u) * (_column(u, 12) * how.noise))
-    if how.erase:
-        out = torch.where(_boxes(out, u, how), torch.zeros_like(out), out)
-    return out.clamp(0, 255)
+        out.mul_(_speckle(out, u).mul_(_column(u, 12) * how.noise).add_(1))
+    if len(rows := _rows(uniform[:, 14] < how.erase)):
+        out[rows] = out[rows].masked_fill(_boxes(out[rows], u[rows], how), 0)
+    return out.clamp_(0, 255)
+
+
+def _rows(chosen: torch.Tensor) -> torch.Tensor:
+    """Numbers of the images that a step is made for."""
+    return chosen.nonzero().flatten()
 
 
 def _column(u: torch.Tensor, k: int) -> torch.Tensor:
@@ -59,17 +64,18 @@ def _matrices(u: torch.Tensor, how: Augment) -> torch.Tensor:
     return torch.stack([top, bottom], dim=1)
 
 
-def _intensity(out: torch.Tensor, u: torch.Tensor, how: Augment) -> torch.Tensor:
+def _intensity(out: torch.Tensor, u: torch.Tensor, how: Augment) -> None:
+    """Brightness, contrast and gamma, in place."""
     gain = 1 + (_column(u, 8) * 2 - 1) * how.brightness
     spread = 1 + (_column(u, 9) * 2 - 1) * how.contrast
     # by rows first: the sum of one large picture would be split among the threads, that of several would not
     mean = out.mean(dim=3, keepdim=True).mean(dim=(1, 2), keepdim=True)
-    out = (((out - mean) * spread + mean) * gain).clamp(0, 255)
+    out.sub_(mean).mul_(spread).add_(mean).mul_(gain).clamp_(0, 255)
     if how.gamma:
         powers = torch.exp((_column(u, 10) * 2 - 1) * how.gamma)
         # one picture at a time: threads cut a batch anywhere, and a power at the cut has other last bits
-        out = torch.stack([255 * (one / 255).clamp_min(1e-4) ** power for one, power in zip(out, powers, strict=True)])
-    return out
+        for one, power in zip(out, powers, strict=True):
+            one.div_(255).clamp_min_(1e-4).pow_(power).mul_(255)
 
 
 def _soft(out: torch.Tensor) -> torch.Tensor:
@@ -89,7 +95,7 @@ def _speckle(out: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 
 def _boxes(out: torch.Tensor, u: torch.Tensor, how: Augment) -> torch.Tensor:
-    """Boolean [N, 1, H, W]: the box of each image that is blanked."""
+    """Boolean [N, 1, H, W]: the box of each of these images."""
     height, width = out.shape[2:]
     area = (0.02 + _column(u, 15) * max(how.erase_area - 0.02, 0.0)) * height * width
     ratio = torch.exp((_column(u, 16) * 2 - 1) * 1.2)  # 0.3 to 3.3
@@ -97,5 +103,4 @@ def _boxes(out: torch.Tensor, u: torch.Tensor, how: Augment) -> torch.Tensor:
     y0, x0 = _column(u, 17) * (height - tall), _column(u, 19) * (width - wide)
     y = torch.arange(height, device=out.device).view(1, 1, -1, 1)
     x = torch.arange(width, device=out.device).view(1, 1, 1, -1)
-    inside = (y >= y0) & (y < y0 + tall) & (x >= x0) & (x < x0 + wide)
-    return inside & (_column(u, 14) < how.erase)
+    return (y >= y0) & (y < y0 + tall) & (x >= x0) & (x < x0 + wide)

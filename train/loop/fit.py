@@ -32,7 +32,7 @@ from octc.train.loop.signals import Deferred, deferred_signals
 from octc.train.loop.tensorboard import write_events
 from octc.train.loop.training import Data, Fitted, Report, Training, add_values, check_home, go_on, refuse, save_state, update
 from octc.train.loop.ways import Batch, Ways, plain_ways
-from octc.train.networks.in_place import out_of_place
+from octc.train.networks.in_place import without_copies
 from octc.train.recipes.config import Stage
 
 SAVE_SECONDS = 300.0  # the most that a killed process loses, besides the end of every epoch
@@ -106,7 +106,7 @@ def fit(model: nn.Module, stage: Stage, data: Data, loss: Loss | Ways, options: 
     loader: Any = DataLoader(
         ImageSet(data.images, data.labels), batch_sampler=sampler, pin_memory=accelerator.device.type == "cuda"
     )
-    net, optim, loader = accelerator.prepare(out_of_place(model).to(memory_format=torch.channels_last), optimizer, loader)
+    net, optim, loader = accelerator.prepare(without_copies(model).to(memory_format=torch.channels_last), optimizer, loader)
     # without Accelerate's own autocast around `forward`: validation, and `exact` training, compute in float32
     plain: nn.Module = accelerator.unwrap_model(net, keep_fp32_wrapper=False)
     averages = {"ema": stage.ema > 0, "swa": stage.swa.start > 0}

@@ -8,7 +8,7 @@ from torch import nn
 COPIED = (nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Mish)
 
 
-def out_of_place(net: nn.Module) -> nn.Module:
+def without_copies(net: nn.Module) -> nn.Module:
     """The same network, whose activations write to new memory where that saves a copy in training.
 
     Values and gradients are the same to the bit (benchmarks/activations.py, which has the times too).

@@ -72,9 +72,11 @@ def test_steps_that_cannot_be_done_leave_the_candidate_out_and_the_others_are_ti
     assert list(found.per_epoch) == ["good"]
     assert found.per_epoch["good"] > 0
     assert found.tail > effort.TAIL
-    assert found.out["huge"].startswith("OCT-E302")
-    assert str(ALL_MEMORY) in found.out["huge"]
-    assert "more than 1 value" in found.out["alone"]
+    assert found.out["huge"].memory
+    assert not found.out["alone"].memory
+    assert found.out["huge"].why.startswith("OCT-E302")
+    assert str(ALL_MEMORY) in found.out["huge"].why
+    assert "more than 1 value" in found.out["alone"].why
     assert told == [1, 1, 1]
     macs = {"alone": 1, "huge": 2, "good": 3}
     scaled = scaled_effort(recipes, macs, split, teacher=False, views=1, steps=steps(auto=False))
