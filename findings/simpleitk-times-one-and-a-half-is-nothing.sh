@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SimpleITK 2.5.7: a scan of whole numbers times 1.5 is the same scan, times 0.5 black; its filters cut fractions off, and a blur darkens.
 #
-# Guess, written down before the run (of the filters; the arithmetic was beside it, with the same guess): resampling, shrinking and smoothing of
-# uint8 round to the nearest grey, so that the mean stays, and image * 1.5 is brighter by a half (as float, or rounded).
+# Guess, written down before the run: resampling, shrinking and smoothing of uint8 round to the nearest grey, so that the mean stays. (The arithmetic
+# was met beside it; no guess of it was written down.)
 #
 # Seen on 2026-12-02 (uint8, uint16 and int16): the number is cut to the type of the pixels before it is used. image * 1.5 and image + 0.7 are the image,
 # image * 0.5 is 0 everywhere, image / 0.5 is infinite (and float64), image ** 0.5 is 1 everywhere: a gamma or a gain on a 16-bit B-scan does nothing or

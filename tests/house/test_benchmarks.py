@@ -71,7 +71,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "volumes.py": ("{run}/artifacts/onnx-int8 --frames 3 --size 64x48 --rounds 1",),
     "training.py": (
         "--data {images} --rounds 1 --steps 1 --batch 2 --workers 1 --device cpu --quick --json",
-        "--full --quick --steps 1 --batch 2 --workers 0",
+        "--full --quick --steps 1 --batch 2 --workers 0 --only cached bare",
     ),
 }
 # these look at the memory of their processes, or ask them for modules that are imported first
