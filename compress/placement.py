@@ -98,7 +98,7 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
             set_module(module, str(node.target), QuantConv2d(conv, widest))  # type: ignore[arg-type]
     if placement == XNNPACK:
         _split_silus(module)
-        _quantise_all(module, set(convs))
+        _quantise_all(module, set(convs), moving)
     else:
         _quantise_inputs(module, convs)
         _quantise_residuals(module, convs)
@@ -215,12 +215,15 @@ def _split_silus(module: fx.GraphModule) -> None:
     module.delete_all_unused_submodules()
 
 
-def _quantise_all(module: fx.GraphModule, convs: set[fx.Node]) -> None:
+def _quantise_all(module: fx.GraphModule, convs: set[fx.Node], moving: set[fx.Node]) -> None:
     """Insert a quantiser behind every operator that has an INT8 kernel, or whose result one reads, up to the last map.
 
-    What only moves values on a grid leaves them on it, and has none.
+    What only moves values on a grid leaves them on it, and has none. What no image decides (not in `moving`) is computed in
+    float, once, and has one where it meets what an image decides.
     """
     for node in [n for n in module.graph.nodes if _computes(module, n)]:
+        if node not in moving and not any(user in moving for user in node.users):
+            continue
         found = node.meta.get("tensor_meta")
         shape = getattr(found, "shape", ())
         if len(shape) != 4 or not (max(shape[2:]) > 1 or _leads_to(node, convs)) or not found.dtype.is_floating_point:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 import octc
+from octc.compress.placement import XNNPACK, quantisers
 from octc.runtimes.model import load
 from octc.train.networks.models import normalise
 
@@ -80,3 +81,39 @@ def test_every_file_answers_as_the_network_does(kind: type[nn.Module], tmp_path:
             folder = getattr(one, "folder", one)
             found = np.array([list(row.probabilities.values()) for row in load(folder).predict(files)])
             assert np.abs(found - expected).max() < most, (precision, str(folder))
+
+
+class Repeated(nn.Module):
+    """As XCiT: a map of places that a convolution makes of a constant, in every image of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.place = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 1)
+        self.last, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 2)
+        self.register_buffer("places", torch.randn(1, 8, 8, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        steps = self.places.expand(x.shape[0], -1, -1, -1)
+        places = self.place(torch.cat([steps.sin(), steps.cos()], dim=3).permute(0, 3, 1, 2)).relu()
+        logits: torch.Tensor = self.head(torch.relu(self.last(x + places)).mean((2, 3)))
+        return logits
+
+
+def test_places_in_every_image_are_one_constant_to_litert(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray((rng.integers(0, 120, (40, 40)) + 40 * (i % 4)).astype(np.uint8)) for i in range(16)]
+    torch.manual_seed(0)
+    options = octc.QuantizeOptions(rounding=False, observers=["max"], placement=XNNPACK)
+    quantized = octc.quantize(Repeated().eval(), images, PRE, classes=["a", "b"], options=options)
+    names = set(quantisers(quantized.module))
+    assert names == {"quant_input_x", "quant_inner_relu", "quant_inner_relu_1", "quant_input_add", "quant_inner_relu_2"}
+    (one,) = octc.export(quantized, ["litert"], out=tmp_path)
+    pixels = normalise(torch.stack([torch.from_numpy(PRE.prepare(image)[0]) for image in images]), PRE)
+    with torch.no_grad():
+        expected = quantized.module(pixels).softmax(1).numpy()
+    files = [tmp_path / f"{i}.png" for i in range(len(images))]
+    for image, file in zip(images, files, strict=True):
+        image.save(file)
+    found = np.array([list(row.probabilities.values()) for row in load(getattr(one, "folder", one)).predict(files)])
+    assert np.abs(found - expected).max() < 0.01
