@@ -205,12 +205,12 @@ def test_an_upload_without_room_is_answered_and_the_next_one_too(run: Run, pictu
     large = small + bytes(200_000)
     with serving(limited, run.artifacts / "onnx-int8", "--uploads", tmp_path) as found, found.client() as client:
         answer = client.post("/v1/predict", files={"file": ("a.png", large)})
-        assert (answer.status_code, answer.json()["code"]) == (500, "OCT-E904")
+        assert (answer.status_code, answer.json()["code"]) == (507, "OCT-E904")
         assert str(tmp_path) not in answer.text
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
         assert len(small) < 32_768
         assert client.post("/v1/predict", files={"file": ("a.png", small)}).status_code == 200
-    assert [line["status"] for line in found.events("request")] == [500, 200]
+    assert [line["status"] for line in found.events("request")] == [507, 200]
 
 
 def test_json_in_place_of_a_file_is_told_where_tensors_go(server: Serving) -> None:
