@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -167,14 +169,33 @@ def test_networks_that_cannot_be_folded_are_refused_in_words(name: str, named: s
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_network_that_looks_into_its_convolutions_is_quantised() -> None:
+class Looking(nn.Module):
+    """Reads the weight of a convolution that is quantised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last, self.head = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x)).to(self.last.weight.dtype)
+        logits: torch.Tensor = self.head((self.last(x) + self.stem.weight.abs().mean()).mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("make", "looked_at"),
+    [(Looking, {"stem", "last"}), (lambda: build_model("edgenext_xx_small", 4), set())],
+    ids=["a weight's value", "the type and device of positions"],
+)
+def test_a_network_that_looks_into_its_convolutions_is_quantised(make: Callable[[], nn.Module], looked_at: set[str]) -> None:
     from octc.compress.placement import convolutions, prepare
 
     torch.manual_seed(0)
-    model, images = build_model("edgenext_xx_small", 4).eval(), torch.randn(2, 3, 64, 64)
-    quantised = prepare(model, 64)  # its positions are of the type and on the device of a convolution's weight
+    model, images = make().eval(), torch.randn(2, 3, 64, 64)
+    quantised = prepare(model, 64)
     with torch.no_grad():
         torch.testing.assert_close(quantised(images), model(images), atol=1e-4, rtol=1e-4)
-    assert "stages.1.blocks.1.pos_embd.token_projection" in convolutions(quantised)
+    assert looked_at <= set(convolutions(quantised))
+    assert "stages.1.blocks.1.pos_embd.token_projection" not in convolutions(quantised), "no image decides what it reads"
     again = prepare(model, 64)
     again.load_state_dict(quantised.state_dict())
