@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from octc.volumes.volume import HEYEX_LOG, Volume
 Note = tuple[str, str]  # code, text
 Engine = Callable[[UInt8], Float32]  # a Runtime, or what stands before one
 UNSURE = 0.5  # no class reaches this probability
+DECODING_THREAD = "octc-decoding"  # begins the name of the threads that decode
 AHEAD = 2  # batches of pictures that are decoded while one runs
 
 
@@ -228,32 +231,37 @@ def classify(
     batch = batch or Batch()
     each = max(1, batch.size // len(names))  # pictures in one call
     waiting: list[Prepared] = []
-    for one in _prepared(prepare, paths, each, threads):
-        waiting.append(one)
-        if sum(entry.images is not None for entry in waiting) == each:
-            yield from answer_group(runtime, waiting, batch, artifact)
-            waiting = []
+    with closing(_prepared(prepare, paths, each, threads)) as ready:
+        for one in ready:
+            waiting.append(one)
+            if sum(entry.images is not None for entry in waiting) == each:
+                yield from answer_group(runtime, waiting, batch, artifact)
+                waiting = []
     yield from answer_group(runtime, waiting, batch, artifact)
 
 
-def _prepared(prepare: Callable[[Input], Prepared], paths: Iterable[Input], each: int, threads: int) -> Iterator[Prepared]:
+def _prepared(
+    prepare: Callable[[Input], Prepared], paths: Iterable[Input], each: int, threads: int
+) -> Generator[Prepared, None, None]:
     rest = iter(paths)
     first = list(itertools.islice(rest, 2))
     if len(first) < 2:  # nothing runs meanwhile, and a thread costs as much as a small picture
         yield from map(prepare, first)
         return
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        futures: deque[Future[Prepared]] = deque()
-        try:
-            for path in itertools.chain(first, rest):
-                futures.append(pool.submit(prepare, path))
-                if len(futures) > max(AHEAD * each, threads):
-                    yield futures.popleft().result()
-            while futures:
+    pool = ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix=DECODING_THREAD)
+    futures: deque[Future[Prepared]] = deque()
+    try:
+        for path in itertools.chain(first, rest):
+            futures.append(pool.submit(prepare, path))
+            if len(futures) > max(AHEAD * each, threads):
                 yield futures.popleft().result()
-        finally:
-            for future in futures:  # who takes no more records does not wait for what is left
-                future.cancel()
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        # who takes no more records does not wait for what is left. What was forgotten is closed by Python's collector, which
+        # runs in any thread: one of the pool cannot wait for itself
+        inside = threading.current_thread().name.startswith(DECODING_THREAD)
+        pool.shutdown(wait=not inside, cancel_futures=True)
 
 
 def prepare_input(
