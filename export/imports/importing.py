@@ -39,7 +39,7 @@ from octc.export.imports.network import ImportedFile, OnnxNetwork, run_float, wr
 from octc.export.imports.pixels import refuse_twice, steps_of_onnx
 from octc.export.imports.presets import read_preset
 from octc.export.imports.run import NETWORK, candidates, is_imported, keep_network, lineage_of, read_facts
-from octc.export.onnx.float import FROZEN, check_batches, facts_of, read_onnx
+from octc.export.onnx.float import check_batches, facts_of, read_onnx
 from octc.export.pipeline import versions
 from octc.export.source import read_statistics
 from octc.export.usage import write_usage
@@ -54,6 +54,7 @@ from octc.stats.patients import patient_ids
 from octc.store.artifacts import Artifact, Golden, write_golden, write_manifest
 from octc.store.runs import Run, create_run, find_run
 
+DYNAMIC = "export it with a dynamic batch: torch.onnx.export(..., dynamic_shapes=({0: torch.export.Dim('batch')},))"
 CANDIDATES = 32  # pictures of which golden ones are chosen, where there are no labelled images
 
 
@@ -214,14 +215,11 @@ def _write(asked: _Asked, folder: Path) -> ImportedFile:
 
 def _batches(main: Path, foreign: Foreign, path: Path) -> list[int]:
     try:
-        return check_batches(main, foreign.preprocess)
+        return check_batches(main, foreign.preprocess, DYNAMIC)
     except OctcError as error:
         if error.code != "OCT-E402":
             raise
-        hint = error.hint
-        if hint == FROZEN:
-            hint = "export it with a dynamic batch: torch.onnx.export(..., dynamic_shapes=({0: torch.export.Dim('batch')},))"
-        raise OctcError(error.code, f"{path.name}: {error.message}", hint=hint, place=str(path)) from error
+        raise OctcError(error.code, f"{path.name}: {error.message}", hint=error.hint, place=str(path)) from error
 
 
 def _opened(plain: Path, path: Path) -> Any:

@@ -13,7 +13,7 @@ from octc.core.optional import need, openvino_core
 from octc.export.imports.graph import LAYOUTS, SORTED, Described, choose_size, of_sigmoid, refused
 from octc.export.imports.network import ImportedFile
 from octc.export.imports.pixels import refuse_twice, steps_of_ir
-from octc.export.onnx.float import FROZEN, INPUT, OUTPUT, compare_batches
+from octc.export.onnx.float import INPUT, OUTPUT, compare_batches
 from octc.export.openvino import MAIN
 from octc.imaging.foreign import Foreign
 from octc.imaging.preprocess import Float32, Preprocess
@@ -60,11 +60,12 @@ def _batches(made: Any, pre: Preprocess, path: Path, *, coded: bool) -> list[int
     """Run it with several batches (OctcError E402 where a reshape inside it is for another one)."""
     compiled = _compiled(made)
     try:
-        return compare_batches(lambda images: np.array(compiled(images)[0]), pre, path.name, coded=coded)
+        return compare_batches(
+            lambda images: np.array(compiled(images)[0]), pre, path.name, "export it with a dynamic batch", coded=coded
+        )
     except OctcError as error:
         text = f"{path.name}: {error.message}"
-        hint = "export it with a dynamic batch" if error.hint == FROZEN else error.hint
-        raise OctcError(error.code, text, hint=hint, place=str(path)) from error
+        raise OctcError(error.code, text, hint=error.hint, place=str(path)) from error
 
 
 def _read(path: Path) -> Any:

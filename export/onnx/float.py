@@ -183,24 +183,26 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
         raise OctcError("OCT-E407", text, hint="octc export with another --opset") from error
 
 
-def check_batches(path: Path, pre: Preprocess) -> list[int]:
+def check_batches(path: Path, pre: Preprocess, frozen: str = FROZEN) -> list[int]:
     """Run the file with batches of 1, 2 and 5 in onnxruntime; the rows of a batch must be those of the single images.
+
+    frozen: the hint where the file is for another batch.
 
     Raises:
         OctcError: E402 when a batch cannot be run, or an image's logits depend on the batch.
     """
     session = reference_session(path, optimised=True)
     coded = "QuantizeLinear" in facts_of(read_onnx(path))["operators"]
-    return compare_batches(lambda images: session.run([OUTPUT], {INPUT: images})[0], pre, path.name, coded=coded)
+    return compare_batches(lambda images: session.run([OUTPUT], {INPUT: images})[0], pre, path.name, frozen, coded=coded)
 
 
-def compare_batches(run: Callable[[Any], Any], pre: Preprocess, place: str, *, coded: bool) -> list[int]:
+def compare_batches(run: Callable[[Any], Any], pre: Preprocess, place: str, frozen: str = FROZEN, *, coded: bool) -> list[int]:
     """Compare what `run` makes of batches of 1, 2 and 5 (uint8 [N, C, S, S] -> logits [N, K]) with each image alone.
 
     The images differ in brightness and contrast: of noise alone, one is to a network as another.
 
     Args:
-        coded: whether the network is INT8: a sum in another order may flip codes.
+        frozen: as of `check_batches`. coded: whether the network is INT8: a sum in another order may flip codes.
 
     Raises as `check_batches` does.
     """
@@ -209,10 +211,10 @@ def compare_batches(run: Callable[[Any], Any], pre: Preprocess, place: str, *, c
     least, most = np.array([0, 0, 128, 64, 192]), np.array([255, 96, 255, 160, 255])
     wide = (most - least).reshape(-1, 1, 1, 1)
     images = (noise * wide // 255 + least.reshape(-1, 1, 1, 1)).astype(np.uint8)
-    alone = np.concatenate([_rows(run, images[k : k + 1], place) for k in range(len(images))])
+    alone = np.concatenate([_rows(run, images[k : k + 1], place, frozen) for k in range(len(images))])
     spread = float(np.ptp(alone, axis=1).mean()) or 1.0
     for count in BATCHES[1:]:
-        away = np.abs(_rows(run, images[:count], place) - alone[:count]).max(axis=1)
+        away = np.abs(_rows(run, images[:count], place, frozen) - alone[:count]).max(axis=1)
         if (away > (APART_IN_CODES if coded else APART) * spread).any():
             text = f"image {int(away.argmax()) + 1} of a batch of {count} has other logits than alone"
             hint = "compute each image by itself: a number of images, or a statistic over them, is in the graph"
@@ -220,21 +222,21 @@ def compare_batches(run: Callable[[Any], Any], pre: Preprocess, place: str, *, c
     return list(BATCHES)
 
 
-def _rows(run: Callable[[Any], Any], images: Any, place: str) -> Any:
+def _rows(run: Callable[[Any], Any], images: Any, place: str, frozen: str) -> Any:
     try:
         found = np.asarray(run(images))
     except Exception as error:  # the engines' errors share no base class
-        raise _frozen(f"batch {len(images)} cannot be run: {first_line(error)}", place) from error
+        raise _frozen(f"batch {len(images)} cannot be run: {first_line(error)}", place, frozen) from error
     if found.ndim == 2 and len(found) != len(images) == found.shape[1]:
         text = f"{len(images)} image gives logits {list(found.shape)}: a column an image"
         raise OctcError("OCT-E402", text, hint="leave out the transposition at its end: octc reads a row an image", place=place)
     if len(found) != len(images):
-        raise _frozen(f"a batch of {len(images)} gives {len(found)} rows", place)
+        raise _frozen(f"a batch of {len(images)} gives {len(found)} rows", place, frozen)
     return found
 
 
-def _frozen(text: str, place: str) -> OctcError:
-    return OctcError("OCT-E402", f"exported batch is frozen: {text}", hint=FROZEN, place=place)
+def _frozen(text: str, place: str, hint: str = FROZEN) -> OctcError:
+    return OctcError("OCT-E402", f"exported batch is frozen: {text}", hint=hint, place=place)
 
 
 @contextmanager

@@ -73,9 +73,8 @@ CUT_OFF: Mapping[str, Callable[[bytes, Image.Image], str | None]] = {
 PREDICTOR, PREDICTED = 317, (5, 8, 32946, 34925, 50000)  # and the compressions that have one: LZW, deflate, LZMA, Zstandard
 DESCRIPTION, DEPTH, NEW_SUBFILE, SUBFILE = 270, 32997, 254, 255
 MOST_PAGES = 64  # of a TIFF that is looked at for pages that repeat another; more are a stack
-BIG_AND_TURNED = (
-    b"MM\0+"  # a TIFF of 64-bit places, the highest byte first: Pillow lists it, and takes its places for 32-bit ones
-)
+# a TIFF of 64-bit places, the highest byte first: Pillow lists it, and takes its places for 32-bit ones
+BIG_AND_TURNED = b"MM\0+"
 BIG_AND_TURNED_TEXT = "BigTIFF whose numbers have their highest byte first"
 IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page
 WHITE_IS_0 = 0
