@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # deeplake 4.7.4: an image column keeps the low byte of a 16-bit scan, and takes a picture of another format that it cannot give back.
 #
-# Guess, written down before the run: a 16-bit PNG in an image column comes back with its 16 bits (where the column is of 8 bits: refused, or scaled).
+# Guess, written down before the run: a 16-bit PNG in an image column comes back with its 16 bits. The column of 8 bits was tried after one of 16, without a guess.
 #
 # Seen on 2026-12-02: in a column of Image(), which is of 8 bits unless told, grey 320 comes back as 64 and 383 as 127, as bytes of a PNG and as an array
 # alike: the greys modulo 256, bands of black and white in which the layers of a retina are still seen. A column of uint16 is right. Bytes of a PNG in a
