@@ -14,9 +14,9 @@ from octc.bench.timing.power.energy import Energy, energy_of, no_energy, read_po
 from octc.bench.timing.power.sources import GPU_SOURCES, HOST_SOURCES, READ_S, no_power
 from octc.bench.timing.process import KILLED, Worker
 from octc.bench.timing.rows import Row, broken_row, judge_row, not_measured, precision_holds, samples_csv
-from octc.bench.timing.state import State, first_s, opened, warm_request
+from octc.bench.timing.state import SAMPLES, State, first_s, opened, warm_request
 from octc.core.errors import OctcError
-from octc.core.files import sha256_bytes, write_bytes
+from octc.core.files import sha256_bytes
 from octc.core.targets import TARGETS
 
 OFFLINE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -113,7 +113,7 @@ def _measure_row(state: State, subject: Subject, row: RowPlan, worker: Worker) -
         answer,
         looks,
         precision_holds=holds,
-        samples=_write_samples(state, subject.found.folder, row.id, samples_csv(answer)),
+        samples=_kept(state, row.id, samples_csv(answer)),
     )
     energy = _energy(state, subject, answer["loop_ns"], len(answer["durations_ns"]) * row.batch)
     made = replace(made, energy=energy, gpu_mib=_gpu_mib(state, subject, worker))
@@ -160,10 +160,10 @@ def _gpu_mib(state: State, subject: Subject, worker: Worker) -> Measure | None:
     return missing("not_readable") if found is None else Measure(found)
 
 
-def _write_samples(state: State, folder: Path, row: str, data: bytes) -> tuple[str, str]:
-    name = f"samples/{state.run_id}/{row}.csv"
-    write_bytes(folder / name, data)
-    return name, sha256_bytes(data)
+def _kept(state: State, row: str, data: bytes) -> tuple[str, str]:
+    """Keep the samples of a row; where they will lie in the artifact's folder, and their checksum."""
+    state.samples[row] = data
+    return f"{SAMPLES}/{state.run_id}/{row}.csv", sha256_bytes(data)
 
 
 def _best_batch(state: State, subject: Subject) -> int:
