@@ -15,6 +15,7 @@ from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.cli._app.terminal import tell
 from octc.core.errors import OctcError
+from octc.core.faults import writing_to
 from octc.core.progress import spell_seconds
 from octc.schemas.requests import BenchOptions
 
@@ -91,12 +92,19 @@ def _measured(session: Session, job: Job, ready: Prepared, *, pareto: bool) -> i
     result = measure(job, ready, _tell_so_far if os.environ.get(PARTIAL) == "1" else None)
     state = result.state
     session.run_id = result.run_id
-    files = [*result.write(job.reports), write_page(state, result.verdict, result.findings, job.reports)]
+    files, not_written = [], None
+    try:
+        with writing_to(job.reports):
+            files = [*result.write(job.reports), write_page(state, result.verdict, result.findings, job.reports)]
+    except OctcError as error:
+        not_written = error  # minutes were measured: the numbers are printed all the same
     session.report(result.to_json())
     for finding in result.findings:
         if finding.warning:
             session.warn(finding.warning, finding.text)
     _print(session, result, files)
+    if not_written is not None:
+        raise not_written
     if state.interrupted is not None:
         raise state.interrupted
     if pareto:

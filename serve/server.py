@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
+import logging
 import os
+import resource
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from octc.core.errors import OctcError
+from octc.core.faults import fault_of
 from octc.core.optional import need, need_wing
 from octc.core.progress import LogReporter, Reporter
 from octc.core.several import several
@@ -31,6 +36,8 @@ from octc.serve.uploads import upload_root
 
 CONNECTIONS = 1024  # maximum number of HTTP connections
 BACKLOG = 128
+FILES = 4 * CONNECTIONS  # open files that are asked of the system; half of what it gives may be connections
+TELL = 30.0  # seconds between two lines about connections that cannot be accepted
 GRACE = 30  # seconds to finish running requests at shutdown
 
 
@@ -70,6 +77,7 @@ def serve_artifacts(
     doors = open_doors(options, environ, teller)
     with contextlib.ExitStack() as stack:
         hangup = stack.enter_context(_hangups_kept())
+        stack.enter_context(_open_files())
         root = stack.enter_context(upload_root(options.uploads))
         http = stack.enter_context(_listening(options.host, options.port))
         site = Site([Path(one) for one in several(artifacts)], options)
@@ -158,6 +166,7 @@ def _address(host: str, port: int) -> tuple[int, Any]:
 
 async def _run(site: Site, way: Doorway, reporter: Reporter) -> None:
     """Serve until a signal stops the server."""
+    asyncio.get_running_loop().set_exception_handler(_exceptions())
     stop = asyncio.Event()
     rpc = None if site.options.http_only else await start_rpc(site, way.doors)
     server = _http_server(make_app(site, way.doors, way.root), site, way.doors)
@@ -203,7 +212,7 @@ def _http_server(app: Any, site: Site, doors: Doors) -> Any:
     return Server(
         uvicorn.Config(
             app,
-            http=protocol_class(),
+            http=protocol_class(_connections()),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -211,12 +220,53 @@ def _http_server(app: Any, site: Site, doors: Doors) -> Any:
             server_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
-            limit_concurrency=CONNECTIONS,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=GRACE,
             **tls,
         )
     )
+
+
+@contextlib.contextmanager
+def _open_files() -> Iterator[None]:
+    """More open files than the usual 1024, where the system allows it: idle connections alone would use them up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft == resource.RLIM_INFINITY or most <= soft:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _connections() -> int:
+    """Maximum number of HTTP connections: requests need open files as well."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft // 2)
+
+
+def _exceptions(tell: float = TELL) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """A handler of what goes wrong in the loop. asyncio tells more than a hundred times a second that no connection can be
+    accepted for want of open files, which fills the disk of the log; it is told once in `tell` seconds."""
+    last = -tell
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal last
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+            return
+        now = time.monotonic()
+        if now - last >= tell:
+            last = now
+            fault = fault_of(error)
+            assert fault is not None  # both are in its table
+            log("not accepted", level=logging.ERROR, code=fault.code, message=fault.message, help=fault.hint)
+
+    return handle
 
 
 @contextlib.contextmanager

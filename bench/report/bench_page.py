@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,8 +46,7 @@ def _times(state: State, row: Row) -> tuple[Times, Times] | None:
     """Start (s) and duration (ms) of every sample of a row."""
     if row.samples is None:
         return None
-    folder = state.plan.subject(row.plan.subject).found.folder
-    values = np.loadtxt(folder / row.samples[0], delimiter=",", skiprows=1, dtype=np.float64, ndmin=2)
+    values = np.loadtxt(io.BytesIO(state.samples[row.plan.id]), delimiter=",", skiprows=1, dtype=np.float64, ndmin=2)
     return values[:, 1] / 1e9, values[:, 2] / 1e6
 
 

@@ -132,10 +132,11 @@ class BenchResult:
         return self.document
 
     def write(self, reports: Path | str) -> list[Path]:
-        """Write bench-<host>.json into every measured artifact's folder, and the whole as JSON and Markdown to `reports`.
+        """Write samples and bench-<host>.json into every measured artifact's folder, and the whole as JSON and Markdown to
+        `reports`.
 
         Raises:
-            OctcError: E109 a folder cannot be written.
+            OctcError: E109, E904, E906 a folder cannot be written; the other ones were.
         """
         text = markdown(self.state, self.verdict, self.findings)
         with writing_to(reports):
@@ -289,7 +290,7 @@ def bench_artifacts(
     """Measure latency, load time, memory and size of artifacts on this machine, and compare them with each other.
 
     Each artifact runs in its own process; a comparison alternates between two processes. This takes minutes: at least 60 s per
-    row, 10 s with `quick`. Samples are written beside each artifact; `BenchResult.write` writes the result there too.
+    row, 10 s with `quick`. `BenchResult.write` writes samples and result beside each artifact.
 
     Args:
         artifacts: folders of artifacts (or one folder, a run, or a model of `octc.load`); none: the newest student run.

@@ -10,13 +10,13 @@ from pathlib import Path
 from octc.bench.timing.conditions import Conditions, cool_down, steal_warning
 from octc.bench.timing.latency import Measure, missing, spell
 from octc.bench.timing.plan import RowPlan, Subject
-from octc.bench.timing.power.energy import Energy, energy_of, no_energy, read_power_csv
+from octc.bench.timing.power.energy import STEP_S, Energy, Series, clock_shift, energy_of, no_energy, read_power_csv
 from octc.bench.timing.power.sources import GPU_SOURCES, HOST_SOURCES, READ_S, no_power
 from octc.bench.timing.process import KILLED, Worker
 from octc.bench.timing.rows import Row, broken_row, judge_row, not_measured, precision_holds, samples_csv
-from octc.bench.timing.state import State, first_s, opened, warm_request
+from octc.bench.timing.state import SAMPLES, State, first_s, opened, warm_request
 from octc.core.errors import OctcError
-from octc.core.files import sha256_bytes, write_bytes
+from octc.core.files import sha256_bytes
 from octc.core.targets import TARGETS
 
 OFFLINE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -104,6 +104,7 @@ def _measure_row(state: State, subject: Subject, row: RowPlan, worker: Worker) -
         **warm_request(state, slow=False),
     }
     longest = SLACK_S + options.profile.warm_s + 1.2 * limits.max_duration_s + 200 * first_s(state, subject)
+    shift = clock_shift()
     answer, looks = worker.ask(request, longest, state.look, options.profile.look_s)
     holds = precision_holds(subject.found.artifact.precision, state.facts[subject.id].precision)
     made = judge_row(
@@ -113,9 +114,9 @@ def _measure_row(state: State, subject: Subject, row: RowPlan, worker: Worker) -
         answer,
         looks,
         precision_holds=holds,
-        samples=_write_samples(state, subject.found.folder, row.id, samples_csv(answer)),
+        samples=_kept(state, row.id, samples_csv(answer)),
     )
-    energy = _energy(state, subject, answer["loop_ns"], len(answer["durations_ns"]) * row.batch)
+    energy = _energy(state, subject, answer["loop_ns"], len(answer["durations_ns"]) * row.batch, shift)
     made = replace(made, energy=energy, gpu_mib=_gpu_mib(state, subject, worker))
     if made.clock_note:
         state.warnings.append(made.clock_note)
@@ -136,7 +137,8 @@ def on_gpu(subject: Subject) -> bool:
     return TARGETS[subject.found.artifact.target].on_gpu
 
 
-def _energy(state: State, subject: Subject, loop_ns: Sequence[int], images: int) -> Energy:
+def _energy(state: State, subject: Subject, loop_ns: Sequence[int], images: int, shift: int) -> Energy:
+    """shift: `clock_shift` when the row began."""
     options, source = state.options, _source(state, subject)
     if not options.power:
         return no_energy("not_requested")
@@ -145,12 +147,28 @@ def _energy(state: State, subject: Subject, loop_ns: Sequence[int], images: int)
         there = any(name in state.sources for name in wanted)
         return no_energy("too_short" if there else no_power(state.machine, on_gpu(subject), state.root)[0])
     if options.power_csv is not None:
-        series = read_power_csv(Path(options.power_csv))
+        found = _of_meter(state, Path(options.power_csv), shift)
+        if isinstance(found, str):
+            return no_energy(found)
+        series = found
     else:
         assert state.meter is not None  # a source implies a meter
         time.sleep(2 * READ_S)  # wait for a reading after the end of the loop
         series = state.meter.series(source)
     return energy_of(source, series, loop_ns[0], loop_ns[1], options.profile.idle_s, images)
+
+
+def _of_meter(state: State, path: Path, shift: int) -> Series | str:
+    """The readings of a meter, or why no row can be told from them; the latency of the row holds all the same."""
+    if abs(clock_shift() - shift) > STEP_S * 1e9:
+        return "clock_set"
+    try:
+        return read_power_csv(path, shift)
+    except OctcError as error:
+        if all(known.message != error.message for known in state.errors):
+            state.errors.append(error)
+            state.tell(f"  ✗ {error.message}")
+        return "no_readings"
 
 
 def _gpu_mib(state: State, subject: Subject, worker: Worker) -> Measure | None:
@@ -160,10 +178,10 @@ def _gpu_mib(state: State, subject: Subject, worker: Worker) -> Measure | None:
     return missing("not_readable") if found is None else Measure(found)
 
 
-def _write_samples(state: State, folder: Path, row: str, data: bytes) -> tuple[str, str]:
-    name = f"samples/{state.run_id}/{row}.csv"
-    write_bytes(folder / name, data)
-    return name, sha256_bytes(data)
+def _kept(state: State, row: str, data: bytes) -> tuple[str, str]:
+    """Keep the samples of a row; where they will lie in the artifact's folder, and their checksum."""
+    state.samples[row] = data
+    return f"{SAMPLES}/{state.run_id}/{row}.csv", sha256_bytes(data)
 
 
 def _best_batch(state: State, subject: Subject) -> int:

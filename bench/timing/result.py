@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import shutil
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,10 @@ from octc.bench.timing.latency import Measure, median_of, missing
 from octc.bench.timing.plan import Subject
 from octc.bench.timing.power.sources import no_power
 from octc.bench.timing.profiles import CANDIDATE
-from octc.bench.timing.state import Facts, State
+from octc.bench.timing.state import SAMPLES, Facts, State
 from octc.bench.timing.verdicts import stored_verdict
 from octc.core.errors import OctcError
-from octc.core.files import read_json, write_bytes, write_json
+from octc.core.files import publishing, read_json, write_bytes, write_json
 from octc.core.targets import TARGETS
 from octc.machine.host import host_name, versions
 from octc.store.artifacts import artifact_sha256, file_mib
@@ -143,20 +146,48 @@ def _error(error: OctcError) -> dict[str, Any]:
 
 
 def write_results(state: State, verdict: Judgement, findings: list[Finding], reports: Path, markdown: str) -> list[Path]:
-    """Write bench-<host>.json into every measured artifact's folder, and the whole result under reports/; returns the latter.
+    """Write samples and bench-<host>.json into every measured artifact's folder, and the whole result under reports/; returns
+    the latter.
 
-    An existing result is renamed to its own run id.
+    An existing result is renamed to its own run id. Where one place cannot be written, the others are; the first error is
+    raised then. A result and its samples are there both, or neither.
     """
     measured = {row.plan.subject for row in state.rows.values() if row.latency is not None}
-    for subject in state.plan.subjects:
-        if subject.role == CANDIDATE and subject.id in measured:
+    whole, text = reports / f"bench-{state.run_id}.json", reports / f"bench-{state.run_id}.md"
+    writes: list[Callable[[], None]] = [
+        partial(_write_beside, state, verdict, findings, subject) for subject in state.plan.subjects if subject.id in measured
+    ]
+    writes.append(lambda: write_json(whole, document(state, verdict, findings)))
+    writes.append(lambda: write_bytes(text, markdown.encode()))
+    failed: list[OSError] = []
+    for write in writes:
+        try:
+            write()
+        except OSError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return [whole, text]
+
+
+def _write_beside(state: State, verdict: Judgement, findings: list[Finding], subject: Subject) -> None:
+    """Write the samples of an artifact, and the result if it is no reference; neither stays without the other."""
+    rows = {row.plan.id for row in state.rows.values() if row.plan.subject == subject.id} & set(state.samples)
+    folder = subject.found.folder / SAMPLES / state.run_id
+    try:
+        if rows:
+            with publishing(folder, force=True) as new:
+                for row in rows:
+                    (new / f"{row}.csv").write_bytes(state.samples[row])
+        if subject.role == CANDIDATE:
             place = subject.found.folder / f"bench-{host_name()}.json"
             keep_earlier(place)
             write_json(place, document(state, verdict, findings, [subject.id]))
-    whole, text = reports / f"bench-{state.run_id}.json", reports / f"bench-{state.run_id}.md"
-    write_json(whole, document(state, verdict, findings))
-    write_bytes(text, markdown.encode())
-    return [whole, text]
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()  # where it holds no other bench
+        raise
 
 
 def keep_earlier(place: Path) -> None:

@@ -23,6 +23,7 @@ from octc.machine.cpu import ROOT
 from octc.machine.host import Machine
 from octc.runtimes.golden import GoldenReport, require_golden
 
+SAMPLES = "samples"  # folder of an artifact, with a folder for each bench
 OPEN_S = 900.0  # timeout for opening, seconds; a large network may compile for minutes on a slow device
 SLOW_MS = 200.0  # calls that take longer are repeated less often
 
@@ -56,6 +57,7 @@ class State:
         scratch: temporary folder of this process. logs: folder for logs of crashed workers.
         tell: prints a message. step: callback after every row and comparison.
         sources: readable power sources. meter: reads them during the bench. nvml: the GPU, if it is monitored.
+        samples: row -> raw samples as CSV, written with the result, so that a bench that ends without one leaves none.
         pids: processes of this bench, which do not count as other programs.
         failed: artifact -> why it is not measured any more ("output_mismatch" or "incomplete").
     """
@@ -71,6 +73,7 @@ class State:
     step: Callable[[int], None]
     root: Path = ROOT
     rows: dict[str, Row] = field(default_factory=dict)
+    samples: dict[str, bytes] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     facts: dict[str, Facts] = field(default_factory=dict)
     errors: list[OctcError] = field(default_factory=list)

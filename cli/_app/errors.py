@@ -51,9 +51,8 @@ def sort_error(error: BaseException, command: str) -> OctcError:
     if isinstance(error, OSError) and error.errno in IN_THE_WAY:
         text = f"a file is where a folder is meant, or a folder where a file is: {error.strerror}"
         return OctcError("OCT-E109", text, hint="name another place", place=_file(error))
-    if isinstance(error, FileNotFoundError) and (gone := _gone(error)) is not None:
-        text = f"{gone} is not there any more: it was moved or removed while octc worked in it"
-        return OctcError("OCT-E109", text, hint="give the command again, with the place where it is now", place=_file(error))
+    if isinstance(error, FileNotFoundError) and (moved := _moved(error)) is not None:
+        return moved
     if isinstance(error, ImportError) and (absent := absent_extra(error)) is not None:
         return absent
     path = write_trace(error, command)
@@ -66,6 +65,19 @@ def sort_error(error: BaseException, command: str) -> OctcError:
 
 def _file(error: OSError) -> str | None:
     return None if error.filename is None else str(error.filename)
+
+
+def _moved(error: FileNotFoundError) -> OctcError | None:
+    """The error about a folder that went: the working folder, or one that octc worked in; None if only the file is missing."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        text = "the folder that octc was called in is not there any more"
+        return OctcError("OCT-E109", text, hint="cd to a folder that is there, then give the command again", place=_file(error))
+    if (gone := _gone(error)) is None:
+        return None
+    text = f"{gone} is not there any more: it was moved or removed while octc worked in it"
+    return OctcError("OCT-E109", text, hint="give the command again, with the place where it is now", place=_file(error))
 
 
 def _gone(error: FileNotFoundError) -> Path | None:

@@ -190,14 +190,34 @@ def filling(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """An OSError that names no file (a write to a full disk, for example) is about `path`."""
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """An OSError that names no file (a write to a full disk, for example) is about `path`.
+
+    Args:
+        temporary: a file or folder that takes the name of `path` when it is whole, and is gone when the error is read: what
+            names it, or something in it, names that of `path`.
+    """
     try:
         yield
     except OSError as error:
         if error.filename is None and error.errno is not None:
             error.filename = str(path)
+        elif temporary is not None and error.filename is not None:
+            error.filename = _final(error.filename, path, temporary)
         raise
+    except OctcError as error:
+        if temporary is not None and error.place is not None:
+            error.place = _final(error.place, path, temporary)
+        raise
+
+
+def _final(named: Any, path: Path, temporary: Path) -> Any:
+    """A place in `temporary` as it will be called; any other as it is."""
+    try:
+        inside = Path(os.fsdecode(named)).relative_to(temporary)
+    except (TypeError, ValueError):  # a handle of an open file, for example
+        return named
+    return str(path / inside)
 
 
 @contextmanager

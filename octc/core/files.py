@@ -224,7 +224,7 @@ def replacing(path: Path) -> Iterator[Path]:
     _clear_before(path)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        with naming(path):
+        with naming(path, temporary):
             yield temporary
         handle = os.open(temporary, os.O_RDONLY)
         try:
@@ -385,7 +385,7 @@ def publishing(folder: Path, *, force: bool = False) -> Iterator[Path]:
     _remove(temporary)
     temporary.mkdir()
     try:
-        with naming(folder), _locked(temporary):
+        with naming(folder, temporary), _locked(temporary):
             yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():

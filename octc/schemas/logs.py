@@ -10,11 +10,18 @@ from octc.schemas.common import Document, Table
 
 
 class LogHead(Document, kw_only=True):
-    """The first line of test-set.jsonl."""
+    """The first line of test-set.jsonl.
+
+    Attributes:
+        complete: it began with the run; else an older octc may have read test images before `since`.
+        older: how many evaluations of run.json and uses of verify-plan.json were there when it began, in a log that is not
+            complete; None in logs that were begun without it, whose `since` tells them by the clock.
+    """
 
     schema_version: Literal["1.0"]
     since: str
     complete: bool = False
+    older: tuple[int, int] | None = None
 
 
 class Reading(Document, kw_only=False, forbid_unknown_fields=True):

@@ -91,7 +91,8 @@ def log_reading(run: Path, reading: Reading) -> ReadingLog:
             whole = before[: before.rfind(b"\n") + 1]
             if whole != before:  # a row that was cut off while it was written: its reading never began
                 stream.truncate(len(whole))
-            head = {"schema_version": SCHEMA, "log": "test set", "since": reading.time_utc, "complete": False}
+            older = [*map(len, _before(run))]
+            head = {"schema_version": SCHEMA, "log": "test set", "since": reading.time_utc, "complete": False, "older": older}
             data = (b"" if whole else _line(head)) + _line(builtins(reading))
             append_whole(stream.fileno(), data)
             os.fsync(stream.fileno())
@@ -154,7 +155,7 @@ def read_log(run: Path) -> ReadingLog:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return ReadingLog(_older(run, None), None, False)
+        return ReadingLog(_older(run), None, False)
     except OSError as error:
         raise _bad(str(error.strerror), path) from error
     return _log(run, data)
@@ -182,29 +183,40 @@ def _parsed(data: bytes, path: Path) -> tuple[LogHead | None, list[Reading]]:
 def _log(run: Path, data: bytes) -> ReadingLog:
     head, rows = _parsed(data, run / LOG)
     if head is None:
-        return ReadingLog(_older(run, None), None, False)
-    older = () if head.complete else _older(run, head.since)
+        return ReadingLog(_older(run), None, False)
+    older = () if head.complete else _older(run, head)
     return ReadingLog((*older, *rows), head.since, head.complete)
 
 
-def _older(run: Path, before: str | None) -> tuple[Reading, ...]:
-    """What an octc without this log noted: evaluations in run.json, uses by verify beside the plan."""
-    found = []
+def _before(run: Path) -> tuple[list[Reading], list[Reading]]:
+    """Evaluations in run.json and uses by verify beside the plan, each in its order: what an octc without this log noted."""
+    stages: list[Reading] = []
+    uses: list[Reading] = []
     try:
         for stage in read_json(run / "run.json")["stages"]:
             if stage.get("stage") in ("evaluated", "ptq") and stage.get("part") in PARTS:
                 command = "eval" if stage["stage"] == "evaluated" else "ptq"
                 artifacts = {"weights": str(stage.get("sha256"))}
                 options = {"tta": stage.get("tta")}
-                found.append(Reading(str(stage["time_utc"]), command, stage["part"], None, None, artifacts, options))
+                stages.append(Reading(str(stage["time_utc"]), command, stage["part"], None, None, artifacts, options))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # a run without a readable run.json has other readers that say so
     try:
         for use in read_json(run / "verify-plan.json")["uses"]:
-            found.append(Reading(use["time_utc"], "verify", "test", None, None, dict(use["artifacts"]), dict(use["options"])))
+            uses.append(Reading(use["time_utc"], "verify", "test", None, None, dict(use["artifacts"]), dict(use["options"])))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # the plan's own reader says so
-    return tuple(sorted((one for one in found if before is None or one.time_utc < before), key=lambda one: one.time_utc))
+    return stages, uses
+
+
+def _older(run: Path, head: LogHead | None = None) -> tuple[Reading, ...]:
+    """What was read before the log began: by number, since a clock that was set back would hide readings."""
+    stages, uses = _before(run)
+    if head is not None and head.older is not None:
+        stages, uses = stages[: head.older[0]], uses[: head.older[1]]
+    elif head is not None:
+        stages, uses = ([one for one in rows if one.time_utc < head.since] for rows in (stages, uses))
+    return tuple(sorted((*stages, *uses), key=lambda one: one.time_utc))
 
 
 def spelled(log: ReadingLog) -> str:

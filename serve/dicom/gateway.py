@@ -252,11 +252,14 @@ class Gateway:
         with reading(path):
             source = source_of(path)
         copy = self._spool.incoming / f"watched-{path.stat().st_ino}"
-        shutil.copyfile(path, copy)
-        if facts_of(path) != before:
-            copy.unlink()
-            raise OctcError("OCT-E239", "changed while it was read", hint="when it is no longer written to", place=str(path))
-        self._spool.receive(copy, key_of(str(source.SOPInstanceUID)), peer="folder")
+        try:
+            shutil.copyfile(path, copy)
+            if facts_of(path) != before:
+                text = "changed while it was read"
+                raise OctcError("OCT-E239", text, hint="when it is no longer written to", place=str(path))
+            self._spool.receive(copy, key_of(str(source.SOPInstanceUID)), peer="folder")
+        finally:
+            copy.unlink(missing_ok=True)  # half a copy would keep a full disk full
 
 
 @contextmanager

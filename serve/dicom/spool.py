@@ -9,7 +9,8 @@
     audit.jsonl          a line for every step; no identity
 
 KEY is a digest of the SOP instance UID and identifies nobody. Every file is on disk (fsync) before it is renamed, and the
-rename before the sender is told. After a crash, files are in one of the folders above, or incomplete in `incoming`.
+rename before the sender is told. After a crash, files are in one of the folders above, or incomplete in `incoming`. What
+arrived later has a later time of change than all that waits, also where the clock was set back: it is the order.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -43,8 +44,10 @@ from octc.core.locks import must_lock
 
 STATES = ("incoming", "queue", "outbox", "done", "dead", "kept")
 SOURCE, REASON, STATE = "source.dcm", "reason.json", "state.json"
+NUMBERS = ("attempts", "waited", "due")  # of state.json
 AUDIT, LOCK = "audit.jsonl", "lock"
 LONGEST = 600.0  # maximum seconds between two attempts to send
+TICK = 10_000_000  # ns between two in their order, where the clock says less or was set back (exFAT has no less)
 MOST_TRIES = 25  # maximum attempts to classify a volume, in case it crashes the process
 
 
@@ -77,6 +80,29 @@ def _refuse_strange(folder: Path) -> None:
     if any(path.name not in begun or (path.is_dir() and entries(path)) for path in found):
         text = f"{folder} is not a queue of octc, and not empty: {found[0].name}"
         raise OctcError("OCT-E106", text, hint="name a new folder: --spool DIR", place=str(folder))
+
+
+def _time_of(path: Path) -> int | None:
+    """Time of the last change, ns; None for what went meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return None
+
+
+def _set_time(path: int | Path, moment: int) -> None:
+    with contextlib.suppress(OSError):  # where the file system does not take it, the clock decides
+        os.utime(path, ns=(moment, moment))
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What a small file of the queue says; {} where it is absent or damaged: it may not hold up everybody's reports."""
+    try:
+        found = read_json(path)
+    except (FileNotFoundError, ValueError):
+        return {}
+    if not isinstance(found, dict) or any(not isinstance(found.get(name, 0), int | float) for name in NUMBERS):
+        return {}
+    return found
 
 
 def _linked(source: Path, target: Path) -> None:
@@ -218,6 +244,7 @@ class Spool:
                 return False
             handle = os.open(file, os.O_RDONLY)
             try:
+                _set_time(handle, self._turn((self.folder / "queue").glob("*.dcm")))
                 os.fsync(handle)
                 size = os.fstat(handle).st_size
             finally:
@@ -229,6 +256,11 @@ class Spool:
             self.audit("received", key, bytes=size, **facts)
         self.arrived.set()
         return True
+
+    def _turn(self, there: Iterable[Path]) -> int:
+        """A time of change for what comes next, ns: now, but later than that of all that is there."""
+        newest = max((facts for one in there if (facts := _time_of(one)) is not None), default=0)
+        return max(int(self._clock() * 1e9), newest + TICK)
 
     def queued(self) -> list[str]:
         """Keys of waiting sources: those with fewest attempts first, then by time of arrival."""
@@ -270,6 +302,9 @@ class Spool:
         """Yield a folder for the objects to send; on success it becomes the outbox entry atomically."""
         with publishing(self.folder / "outbox" / key) as folder:
             yield folder
+            moment = self._turn((self.folder / "outbox").glob("*/*.dcm"))
+            for one in folder.glob("*.dcm"):
+                _set_time(one, moment)
         self.audit("answered", key, **facts)
         self._forget_source(key)
         self.answered.set()
@@ -299,17 +334,19 @@ class Spool:
         sync_folder(self.folder / "queue")
 
     def waiting(self) -> list[Waiting]:
-        """The objects to send, sorted by due time."""
+        """The objects to send, sorted by due time, then in the order of their answers."""
         found = []
         for key in self._names("outbox"):
             if self._done(key).is_file():  # sent, but a later step failed (full disk)
-                self._finish(key, **read_json(self._done(key)))
+                self._finish(key, **_facts(self._done(key)))
                 continue
             folder = self.folder / "outbox" / key
-            state = read_json(folder / STATE) if (folder / STATE).is_file() else {}
-            facts = {name: state[name] for name in ("attempts", "waited", "due") if name in state}
-            found.append(Waiting(key, tuple(sorted(folder.glob("*.dcm"))), **facts))
-        return sorted(found, key=lambda one: (one.due, one.key))
+            state = _facts(folder / STATE)
+            facts = {name: state[name] for name in NUMBERS if name in state}
+            objects = tuple(sorted(folder.glob("*.dcm")))
+            answered = max((moment for one in objects if (moment := _time_of(one)) is not None), default=0)
+            found.append((answered, Waiting(key, objects, **facts)))
+        return [one for _, one in sorted(found, key=lambda pair: (pair[1].due, pair[0], pair[1].key))]
 
     def failed(self, one: Waiting, pause: float, reason: str) -> None:
         """Record a failed attempt; the next one is after `pause` seconds. Pauses are added up instead of using clock times,

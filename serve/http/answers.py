@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TICKET = "octc.ticket"  # key of the ticket in the ASGI scope of a request
 STATUS = {
     "OCT-E104": 400, "OCT-E102": 400, "OCT-E912": 400, "OCT-E910": 401, "OCT-E107": 404, "OCT-E911": 413, "OCT-E913": 415,
-    "OCT-E908": 429, "OCT-E909": 504, "OCT-E904": 507,
+    "OCT-E908": 429, "OCT-E909": 504, "OCT-E904": 507, "OCT-E906": 503,
 }  # fmt: skip
 UNREADABLE = 422  # status of a complete upload that cannot be processed
 

@@ -41,7 +41,8 @@ ERRORS = {
     400: "invalid or unsupported request", 401: "the token is missing or wrong", 404: "no such model", 405: "wrong method",
     408: "the request was not whole in time", 413: "larger than the limits", 415: "unsupported encoding or type of the body",
     422: "a file that cannot be processed", 429: "the server is at its limit: retry after Retry-After seconds",
-    500: "an error of the server", 504: "timeout", 507: "no room on the disk, or in the memory, of the server",
+    500: "an error of the server", 503: "the server lacks something (open files)", 504: "timeout",
+    507: "no room on the disk, or in the memory, of the server",
 }  # fmt: skip
 
 

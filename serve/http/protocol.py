@@ -52,8 +52,13 @@ def _ends_after_its_answers(protocol: Any) -> bool:
 
 
 @functools.cache
-def protocol_class() -> Any:
-    """uvicorn's httptools protocol with a timeout for the headers and responses in one packet."""
+def protocol_class(connections: int) -> Any:
+    """uvicorn's httptools protocol with a timeout for the headers and responses in one packet.
+
+    Args:
+        connections: maximum number; a further one is closed at once, so that those who wait for nothing leave open files to
+            the requests.
+    """
     base = need("uvicorn.protocols.http.httptools_impl").HttpToolsProtocol
 
     class Timed(base):  # type: ignore[misc, valid-type]
@@ -62,7 +67,7 @@ def protocol_class() -> Any:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(Joined(transport, self.loop))
-            self._begin()
+            (self._begin, self.transport.abort)[len(self.connections) > connections]()
 
         def data_received(self, data: bytes) -> None:
             if self._timer is None and self.timeout_keep_alive_task is not None:  # another request on this connection

@@ -37,7 +37,7 @@ from octc.serve.tensors import (
 
 SERVICE = "inference.GRPCInferenceService"
 CODES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 404: "NOT_FOUND", 413: "INVALID_ARGUMENT", 429: "RESOURCE_EXHAUSTED",
-         504: "DEADLINE_EXCEEDED"}  # fmt: skip
+         503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED", 507: "RESOURCE_EXHAUSTED"}  # fmt: skip
 Method = Callable[[Site, Any, Any], Awaitable[Any]]  # site, messages, request
 
 

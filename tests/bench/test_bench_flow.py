@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,9 +78,11 @@ def test_every_row_has_numbers_and_follows_the_schema(whole: State, run: Run) ->
             assert artifact["verify"] == "not_verified"
 
 
-def test_samples_on_disk_give_the_numbers_again(whole: State, run: Run) -> None:
+def test_samples_on_disk_give_the_numbers_again(whole: State, run: Run, tmp_path: Path) -> None:
     row = whole.rows[f"{INT8}-device-1"]
     assert row.samples is not None
+    assert not (run.artifacts / INT8 / row.samples[0]).exists(), "a bench that ends without a result leaves none"
+    write_results(whole, judge(whole), find_all(whole), tmp_path / "reports", "text")
     path = run.artifacts / INT8 / row.samples[0]
     assert hashlib.sha256(path.read_bytes()).hexdigest() == row.samples[1]
     samples = np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.int64)
@@ -132,6 +136,45 @@ def test_earlier_result_is_kept_under_its_run_id(whole: State, run: Run, tmp_pat
     assert INT8 in beside
     assert "onnx-fp32" not in beside, "beside an artifact lie its own rows and those that it was compared with"
     new_state(run, (INT8,), tmp_path / "again")  # the folder is still a valid artifact
+
+
+def test_a_result_and_its_samples_are_there_both_or_neither(whole: State, run: Run, tmp_path: Path) -> None:
+    """On a full disk (no file longer than so many bytes) nothing of the new result stays, and the earlier ones do."""
+    verdict, findings = judge(whole), find_all(whole)
+    write_results(replace(whole, run_id="b-3"), verdict, findings, tmp_path / "reports", "text")
+
+    def kept() -> dict[Path, bytes]:
+        places = [*run.artifacts.rglob("bench-*"), *run.artifacts.rglob("samples/*/*"), *(tmp_path / "reports").iterdir()]
+        return {path: path.read_bytes() for path in places}
+
+    before, full = kept(), replace(whole, run_id="b-4")
+    longest = max(map(len, whole.samples.values()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (100, longest):  # no room for the samples; no room for the document
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            with pytest.raises(OSError, match="too large") as caught:
+                write_results(full, verdict, findings, tmp_path / "reports", "text" * longest)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert ".tmp-" not in str(caught.value.filename)
+        assert kept() == before
+        assert list(run.artifacts.rglob(".tmp-*")) == []
+
+
+def test_one_folder_that_cannot_be_written_costs_the_others_nothing(whole: State, run: Run, tmp_path: Path) -> None:
+    verdict, findings = judge(whole), find_all(whole)
+    other = replace(whole, run_id="b-5")
+    shutil.rmtree(run.artifacts / INT8 / "samples", ignore_errors=True)
+    (run.artifacts / INT8 / "samples").write_bytes(b"")  # no folder can be made
+    try:
+        with pytest.raises(OSError, match="samples"):
+            write_results(other, verdict, findings, tmp_path / "reports", "text")
+    finally:
+        (run.artifacts / INT8 / "samples").unlink()
+    assert json.loads((run.artifacts / FLOAT / f"bench-{host_name()}.json").read_text())["run_id"] == "b-5"
+    assert json.loads((tmp_path / "reports" / "bench-b-5.json").read_text())["run_id"] == "b-5"
+    assert "b-5" not in (run.artifacts / INT8 / f"bench-{host_name()}.json").read_text()
 
 
 def with_wide_weights(state: State) -> State:

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 
 from octc.bench.timing.gates import judge
-from octc.bench.timing.power.energy import Series, energy_of, joules, metering, no_energy, read_power_csv
+from octc.bench.timing.power.energy import Series, clock_shift, energy_of, joules, metering, no_energy, read_power_csv
 from octc.bench.timing.power.nvml import open_nvml
 from octc.bench.timing.power.sources import Rapl, no_power, open_sources, parse_tegrastats
 from octc.bench.timing.result import document
 from octc.bench.timing.rows import Row
+from octc.bench.timing.runner import run_bench
 from octc.core.errors import OctcError
 from octc.machine.host import read_machine
 from octc.store.runs import Run
 from tests.bench.test_conditions import write
-from tests.bench_tools import TINY, benched, check_schema, pretend_quiet, tiny_options
+from tests.bench_tools import TINY, benched, check_schema, new_state, pretend_quiet, tiny_options
 from tests.tiny_artifacts import shared_run
 
 S = 1_000_000_000
@@ -143,8 +144,56 @@ def test_meter_file_gives_energy_of_a_real_row_and_the_gate_looks_at_it(
     assert "not shown (no_sensor)" in judge(replace(low, rows=dark)).gates[0].text
 
 
+def meter(path: Path, start: float, count: int = 4000) -> Path:
+    """Readings of 7.5 W, twenty in a second."""
+    path.write_text("time,watts\n" + "".join(f"{start + 0.05 * k:.3f},7.5\n" for k in range(count)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("step_s", "readings", "reason", "errors"),
+    [
+        (0.3, 4000, None, []),
+        (-3600.0, 4000, "clock_set", []),
+        (5.0, 4000, "clock_set", []),
+        (0.0, 1, "no_readings", ["OCT-E104"]),
+    ],
+)
+def test_a_clock_that_is_set_or_a_meter_that_fails_costs_no_latency(
+    step_s: float, readings: int, reason: str | None, errors: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wall clock jumps while the row runs. Its energy is not known; the row is, and the bench ends with what is wrong."""
+    pretend_quiet(monkeypatch)
+    monkeypatch.setattr("octc.bench.timing.power.energy.LEAST_S", 0.1)
+    monkeypatch.setattr("octc.bench.timing.power.energy.LEAST_READINGS", 5)
+    run = shared_run()
+    shifts = iter([clock_shift(), clock_shift() + int(step_s * S)])
+    monkeypatch.setattr("octc.bench.timing.measure.clock_shift", lambda: next(shifts))
+    log = meter(tmp_path / "meter.csv", time.time() - 5, readings)
+    profile = replace(TINY, idle_s=0.0, duration_s=0.2)
+    options = tiny_options(run, profile, vs="none", batch=1, power_csv=str(log))
+    state = new_state(run, ("onnx-fp32",), tmp_path / "s", options=options)
+    rows = [row for row in state.plan.rows if row.id == "onnx-fp32-device-1"]
+    state = replace(state, plan=replace(state.plan, rows=tuple(rows)))
+    run_bench(state)
+    row = state.rows["onnx-fp32-device-1"]
+    assert (row.status, row.latency is None) == ("VALID", False)
+    assert row.energy is not None
+    assert row.energy.gross.reason == reason
+    assert (row.energy.gross.value is None) == (reason is not None)
+    assert [error.code for error in state.errors] == errors
+    assert state.failed == {}
+
+
+def test_a_row_of_a_meter_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    log = meter(tmp_path / "m.csv", 1000.0, 3)
+    for half in ("1", "1000.15", "1000.15,", "1000.15,7", "9,1e400"):
+        log.write_text(meter(log, 1000.0, 3).read_text() + half)
+        assert read_power_csv(log, 0).values == [7.5] * 3
+
+
 def test_meter_file_that_cannot_be_used(tmp_path: Path) -> None:
-    for text in ("time,watts\n1,2\n", "a,b\nc,d\n", "2,1\n1,1\n"):
+    for text in ("time,watts\n1,2\n", "a,b\nc,d\n", "2,1\n1,1\n", "1,1\n2,nan\n", "1,1\n2,inf\n", "1,1\ninf,2\n"):
         (tmp_path / "m.csv").write_text(text)
         with pytest.raises(OctcError, match="power readings") as caught:
             read_power_csv(tmp_path / "m.csv")

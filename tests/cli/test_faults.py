@@ -20,7 +20,7 @@ from octc.cli._app.errors import sort_error
 from octc.cli._app.main import main
 from octc.core.errors import OctcError, Several
 from octc.core.faults import FAULTS, fault_of
-from octc.core.files import replacing, write_json
+from octc.core.files import publishing, replacing, write_json
 from octc.datasets.image_facts import read_facts
 from octc.datasets.layouts.folders import scan_folder
 from octc.imaging.decode import read_image
@@ -180,6 +180,36 @@ def test_a_folder_that_is_moved_while_it_is_written_to_is_named(tmp_path: Path) 
     with pytest.raises(FileNotFoundError) as caught:
         (tmp_path / "absent.json").read_bytes()  # its folder is there: whoever reads it says what is missing, or octc is wrong
     assert sort_error(caught.value, "verify").code == "OCT-E999"
+
+
+def test_a_working_folder_that_was_removed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = 'cd gone && rmdir ../gone && exec "$@"'
+    command = ["sh", "-c", script, "sh", sys.executable, "-m", "octc.cli._app.main", "list", "runs", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert (error["code"], error["help"][:3]) == ("OCT-E109", "cd ")
+
+
+def test_a_write_into_a_folder_that_never_got_its_name_is_about_its_final_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The temporary folder is gone when the error is read."""
+
+    def write() -> None:
+        with publishing(tmp_path / "report") as new:
+            write_json(new / "figures" / "a.json", {})
+
+    def full(path: Path, _: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        write()
+    found = sort_error(caught.value, "report")
+    assert (found.code, found.place) == ("OCT-E904", str(tmp_path / "report" / "figures" / "a.json"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_where_no_trace_can_be_written_the_hint_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,17 @@ def test_an_older_run_gives_what_it_noted_and_says_what_is_not_known(run: Run) -
     assert "not recorded before 2026-01-01T00:00:00Z" in spelled(log)
 
 
+def test_a_clock_that_was_set_back_hides_no_reading_of_before_the_log(run: Run) -> None:
+    """What an older octc noted seems to be later than the log that begins now; what is noted from now on is in the log."""
+    (run.path / LOG).unlink()
+    run.update(
+        stages=[{"stage": "evaluated", "time_utc": "2031-01-01T00:00:00Z", "part": "test", "tta": "none", "sha256": "1"}]
+    )
+    log_reading(run.path, reading("2026-01-01T00:00:00Z"))
+    run.log_stage("evaluated", part="test", tta="none", sha256="1")
+    assert [one.time_utc for one in read_log(run.path).readings] == ["2031-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_run_that_may_not_be_written(run: Run) -> None:
     run.path.chmod(0o500)

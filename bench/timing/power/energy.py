@@ -25,6 +25,7 @@ from octc.machine.cpu import ROOT
 LEAST_S, LEAST_READINGS = 30.0, 100
 EDGE_S = 1.0  # maximum gap between the loop's limits and the nearest readings, seconds
 CLOSE_S = 5.0
+STEP_S = 0.5  # seconds that the clock may move against the monotonic one during a row; NTP slews it by less
 
 
 @dataclass
@@ -144,16 +145,27 @@ def metering(scratch: Path, cpu: int = -1, root: Path = ROOT) -> Iterator[Meter]
             child.wait()
 
 
-def read_power_csv(path: Path) -> Series:
+def clock_shift() -> int:
+    """What the clock says more than the monotonic one, ns: another value later means that the clock was set."""
+    return time.time_ns() - time.monotonic_ns()
+
+
+def read_power_csv(path: Path, shift: int | None = None) -> Series:
     """Read a power meter's CSV: columns time (seconds since 1970) and watts; a line `# offset 0.35` is added to the times.
 
+    A last line without its end is still being written, and left out.
+
+    Args:
+        shift: `clock_shift` of the clock that the times are of; None: now.
+
     Raises:
-        OctcError: E104 it cannot be read, or has fewer than two rows.
+        OctcError: E104 it cannot be read, has fewer than two rows, or numbers that are not finite.
     """
-    shift = time.time_ns() - time.monotonic_ns()
+    shift = clock_shift() if shift is None else shift
     found, offset = Series(), 0.0
     try:
-        for row in csv.reader(path.read_text(encoding="utf-8").splitlines()):
+        text = path.read_text(encoding="utf-8")
+        for row in csv.reader(text[: text.rfind("\n") + 1].splitlines()):
             if row and row[0].lstrip().startswith("#"):
                 words = row[0].lstrip("# ").split()
                 offset = float(words[1]) if words[:1] == ["offset"] else offset
@@ -164,9 +176,11 @@ def read_power_csv(path: Path) -> Series:
             elif row:
                 found.times.append(int(float(row[0]) * 1e9) - shift)
                 found.values.append(float(row[1]))
+        if not np.isfinite(found.values).all():
+            raise ValueError("a reading that is not finite")
         if len(found.times) < 2 or sorted(found.times) != found.times:
             raise ValueError("at least two rows in the order of their times are needed")
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, OverflowError) as error:
         hint = "two columns, time (seconds since 1970) and watts, in order"
         raise OctcError("OCT-E104", f"power readings cannot be used: {error}", hint=hint, place=str(path)) from error
     return Series([t + int(offset * 1e9) for t in found.times], found.values)

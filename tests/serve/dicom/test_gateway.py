@@ -207,6 +207,64 @@ def test_a_clock_that_jumps_neither_ends_nor_holds_up_the_attempts(tmp_path: Pat
         assert one.left(1.8e9 - 3600) == 0.0  # set back by an hour: now, and not in an hour
 
 
+def test_a_clock_that_is_set_back_changes_no_order(tmp_path: Path) -> None:
+    """What arrived first is answered first, and sent first; also where many arrive in one moment, and after a start."""
+    names = [f"{number:032x}" for number in (7, 3, 9, 1, 5, 2)]  # in no order of their own
+    now = [1.8e9]
+
+    def arrive(spool: Spool, key: str) -> None:
+        (spool.incoming / key).write_bytes(b"x")
+        assert spool.receive(spool.incoming / key, key)
+
+    with Spool(tmp_path / "spool", clock=lambda: now[0]) as spool:
+        for key in names[:3]:
+            arrive(spool, key)
+    now[0] = 100.0
+    with Spool(tmp_path / "spool", clock=lambda: now[0]) as spool:
+        for key in names[3:]:
+            arrive(spool, key)
+        assert spool.queued() == names
+        now[0] = 1.8e9
+        for key in names:
+            with spool.answering(key) as folder:
+                (folder / "report.dcm").write_bytes(b"x")
+            now[0] -= 3600
+        assert [one.key for one in spool.waiting()] == names
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"due": "soon"}'])
+def test_a_damaged_file_of_one_report_holds_up_no_other(damage: str, tmp_path: Path) -> None:
+    with Spool(tmp_path / "spool") as spool:
+        for key in ("0" * 32, "1" * 32):
+            with spool.answering(key) as folder:
+                (folder / "report.dcm").write_bytes(b"x")
+        (tmp_path / "spool" / "outbox" / ("0" * 32) / "state.json").write_text(damage)
+        assert [(one.key, one.attempts) for one in spool.waiting()] == [("0" * 32, 0), ("1" * 32, 0)]
+        spool.sent(spool.waiting()[0])
+        (next((tmp_path / "spool" / "done").rglob("*.json"))).write_text(damage)
+        assert spool.state_of("0" * 32) == "done"
+        assert [one.key for one in spool.waiting()] == ["1" * 32]
+
+
+def test_half_a_copy_of_a_watched_file_does_not_stay_on_a_full_disk(started: Started, tmp_path: Path) -> None:
+    """It would take the room of the answers that wait for it; with room the file is taken."""
+    drop = tmp_path / "drop"
+    drop.mkdir()
+    found, spool = started(dicom=None, watch=str(drop), report_to=str(tmp_path / "reports"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = world.stored(world.eye_object("L"), tmp_path / "made" / "eye.dcm")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            found._take(path)
+        assert list((spool / "incoming").iterdir()) == []
+        assert states(spool)["queue"] == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    found._take(path)
+    finished(spool, 1)
+
+
 def test_a_folder_that_is_no_queue_is_left_as_it_is(tmp_path: Path) -> None:
     """A queue empties its `incoming`; a clinic's share may have a folder of that name, with scans in it."""
     scan = tmp_path / "share" / "incoming" / "eye.dcm"
