@@ -13,6 +13,7 @@ and 255, what lies outside is cut off. It is about deep grey; about 8-bit pictur
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import stat
@@ -72,10 +73,12 @@ CUT_OFF: Mapping[str, Callable[[bytes, Image.Image], str | None]] = {
 }  # fmt: skip
 PREDICTOR, PREDICTED = 317, (5, 8, 32946, 34925, 50000)  # and the compressions that have one: LZW, deflate, LZMA, Zstandard
 DESCRIPTION, DEPTH, NEW_SUBFILE, SUBFILE = 270, 32997, 254, 255
+MOST_WORDS = 1 << 16  # letters of a description in JSON
 MOST_PAGES = 64  # of a TIFF that is looked at for pages that repeat another; more are a stack
 # a TIFF of 64-bit places, the highest byte first: Pillow lists it, and takes its places for 32-bit ones
 BIG_AND_TURNED = b"MM\0+"
 BIG_AND_TURNED_TEXT = "BigTIFF whose numbers have their highest byte first"
+METAMORPH = 33629  # a value for each image of a MetaMorph stack (.stk), which has one page
 IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page
 WHITE_IS_0 = 0
 PHOTOMETRICS = {
@@ -507,7 +510,23 @@ def _behind_one_page(picture: Image.Image, tags: Mapping[int, Any]) -> str | Non
     frames = int(getattr(picture, "n_frames", 1)) if found else 1
     if found is not None and int(found[1]) > frames:
         return f"TIFF of ImageJ with {found[1]} images, of which {frames} have a page"
+    if isinstance(planes := tags.get(METAMORPH), tuple) and len(planes) > 1:
+        return f"TIFF of MetaMorph with {len(planes)} images in one page"
+    shape, truncated = shape_of(text)
+    if truncated and int(np.prod(shape[:1])) > 1 and len(shape) > 2:
+        return f"TIFF of tifffile with an array of {' x '.join(map(str, shape))} in one page"
     return None
+
+
+def shape_of(description: str) -> tuple[tuple[int, ...], bool]:
+    """The array that tifffile says it wrote, and whether one page stands for all of it; () where it says none."""
+    if not description.startswith('{"shape":') or len(description) > MOST_WORDS:
+        return (), False
+    try:
+        said = json.loads(description)
+        return tuple(int(side) for side in said["shape"]), said.get("truncated") is True
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return (), False
 
 
 def _usual_colours(tags: Mapping[int, Any]) -> bool:
