@@ -13,7 +13,6 @@ and 255, what lies outside is cut off. It is about deep grey; about 8-bit pictur
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import stat
@@ -34,7 +33,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, featu
 
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of, may_be_of_one_file
-from octc.core.files import closed_folder
+from octc.core.files import closed_folder, parse_json
 from octc.imaging.clahe import UInt8
 from octc.imaging.cut_off import jpeg_cut, png_cut, tiff_cut
 from octc.imaging.kinds import HEAD, PICTURE, begun, foreign, jpeg_kind
@@ -73,7 +72,6 @@ CUT_OFF: Mapping[str, Callable[[bytes, Image.Image], str | None]] = {
 }  # fmt: skip
 PREDICTOR, PREDICTED = 317, (5, 8, 32946, 34925, 50000)  # and the compressions that have one: LZW, deflate, LZMA, Zstandard
 DESCRIPTION, DEPTH, NEW_SUBFILE, SUBFILE = 270, 32997, 254, 255
-MOST_WORDS = 1 << 16  # letters of a description in JSON
 MOST_PAGES = 64  # of a TIFF that is looked at for pages that repeat another; more are a stack
 # a TIFF of 64-bit places, the highest byte first: Pillow lists it, and takes its places for 32-bit ones
 BIG_AND_TURNED = b"MM\0+"
@@ -520,12 +518,12 @@ def _behind_one_page(picture: Image.Image, tags: Mapping[int, Any]) -> str | Non
 
 def shape_of(description: str) -> tuple[tuple[int, ...], bool]:
     """The array that tifffile says it wrote, and whether one page stands for all of it; () where it says none."""
-    if not description.startswith('{"shape":') or len(description) > MOST_WORDS:
+    if not description.startswith('{"shape":'):
         return (), False
     try:
-        said = json.loads(description)
+        said = parse_json(description)
         return tuple(int(side) for side in said["shape"]), said.get("truncated") is True
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         return (), False
 
 

@@ -930,8 +930,8 @@ def _voi(item: Any, negative: bool) -> tuple[int, npt.NDArray[np.float64]]:
 
 
 def _groups(frames: list[Frame]) -> list[list[Frame]]:
-    """One group for each eye; for each stack, or time, too, where those of one eye number their frames alike, and for each stack
-    where they lie across each other."""
+    """One group for each eye; for each stack, or time, too, where those of one eye number their frames alike, and for each
+    stack where stacks lie across each other."""
     eyes: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
         eyes[frame.eye or ""].append(frame)
