@@ -229,7 +229,10 @@ def _text(path: Path, data: bytes) -> str:
         text = "\0"
     text = "\0" if data.startswith(WORKBOOKS) else text
     if text.lstrip()[:1] in ("{", "["):
-        raise OctcError("OCT-E209", f"{path.name} is JSON, not a table", hint=MAKE_CSV.format("read_json"), place=str(path))
+        lines = text.strip().splitlines()
+        rows = len(lines) > 1 and all(line.rstrip().endswith("}") for line in lines[:2])  # JSON Lines
+        hint = MAKE_CSV.format("read_json").replace("FILE", "FILE, lines=True") if rows else MAKE_CSV.format("read_json")
+        raise OctcError("OCT-E209", f"{path.name} is JSON, not a table", hint=hint, place=str(path))
     if "\0" not in text:
         return text
     name, hint = foreign(data[:HEAD]) or ("", "save it as CSV in UTF-8, with the program that wrote it")

@@ -33,7 +33,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, featu
 
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of, may_be_of_one_file
-from octc.core.files import closed_folder
+from octc.core.files import closed_folder, parse_json
 from octc.imaging.clahe import UInt8
 from octc.imaging.cut_off import jpeg_cut, png_cut, tiff_cut
 from octc.imaging.kinds import HEAD, PICTURE, begun, foreign, jpeg_kind
@@ -47,7 +47,7 @@ SUFFIXES = {
     ".webp": "WEBP",
 }  # fmt: skip
 Values = tuple[float, float]  # stored grey values that become 0 and 255
-DECODING = 8  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
+DECODING = 9  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
 MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does not
 MIN_SIDE = 32  # pixels; smaller is no B-scan
 MAX_ASPECT = 16.0
@@ -76,6 +76,7 @@ MOST_PAGES = 64  # of a TIFF that is looked at for pages that repeat another; mo
 # a TIFF of 64-bit places, the highest byte first: Pillow lists it, and takes its places for 32-bit ones
 BIG_AND_TURNED = b"MM\0+"
 BIG_AND_TURNED_TEXT = "BigTIFF whose numbers have their highest byte first"
+METAMORPH = 33629  # a value for each image of a MetaMorph stack (.stk), which has one page
 IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page
 WHITE_IS_0 = 0
 PHOTOMETRICS = {
@@ -507,7 +508,23 @@ def _behind_one_page(picture: Image.Image, tags: Mapping[int, Any]) -> str | Non
     frames = int(getattr(picture, "n_frames", 1)) if found else 1
     if found is not None and int(found[1]) > frames:
         return f"TIFF of ImageJ with {found[1]} images, of which {frames} have a page"
+    if isinstance(planes := tags.get(METAMORPH), tuple) and len(planes) > 1:
+        return f"TIFF of MetaMorph with {len(planes)} images in one page"
+    shape, truncated = shape_of(text)
+    if truncated and int(np.prod(shape[:1])) > 1 and len(shape) > 2:
+        return f"TIFF of tifffile with an array of {' x '.join(map(str, shape))} in one page"
     return None
+
+
+def shape_of(description: str) -> tuple[tuple[int, ...], bool]:
+    """The array that tifffile says it wrote, and whether one page stands for all of it; () where it says none."""
+    if not description.startswith('{"shape":'):
+        return (), False
+    try:
+        said = parse_json(description)
+        return tuple(int(side) for side in said["shape"]), said.get("truncated") is True
+    except (ValueError, TypeError, KeyError):
+        return (), False
 
 
 def _usual_colours(tags: Mapping[int, Any]) -> bool:

@@ -92,15 +92,35 @@ NOT_SCANS = {
     "1.2.840.10008.5.1.4.1.1.81.1": "a map of thickness",
     "1.2.840.10008.5.1.4.1.1.82.1": "a map of the cornea",
     "1.2.840.10008.5.1.4.1.1.104.1": "a PDF",
+    "1.2.840.10008.5.1.4.1.1.77.1.1": "an endoscope's picture",
+    "1.2.840.10008.5.1.4.1.1.77.1.1.1": "a video",
+    "1.2.840.10008.5.1.4.1.1.77.1.2.1": "a video",
+    "1.2.840.10008.5.1.4.1.1.77.1.4": "a photograph",
+    "1.2.840.10008.5.1.4.1.1.77.1.4.1": "a video",
 }
 WITHOUT_PIXELS = {  # objects without pixels of the classes whose UID begins so
+    "1.2.840.10008.5.1.4.1.1.9.": "waveforms",
     "1.2.840.10008.5.1.4.1.1.11.": "a presentation state",
     "1.2.840.10008.5.1.4.1.1.66": "raw data, surfaces or registrations",
+    "1.2.840.10008.5.1.4.1.1.67": "a mapping of values",
+    "1.2.840.10008.5.1.4.1.1.68.": "surfaces",
     "1.2.840.10008.5.1.4.1.1.78.": "measurements of an eye",
     "1.2.840.10008.5.1.4.1.1.79.": "a report of measurements",
     "1.2.840.10008.5.1.4.1.1.80.": "a report of measurements",
     "1.2.840.10008.5.1.4.1.1.88.": "a structured report",
+    "1.2.840.10008.5.1.4.1.1.90.": "an assessment",
+    "1.2.840.10008.5.1.4.1.1.91.": "annotations",
     "1.2.840.10008.5.1.4.1.1.104.": "a document",
+    "1.2.840.10008.5.1.4.1.1.200.": "a protocol",
+    "1.2.840.10008.5.1.4.1.1.201.": "an inventory",
+    "1.2.840.10008.5.1.4.34.": "instructions of a treatment",
+    "1.2.840.10008.5.1.4.38.": "a hanging protocol",
+    "1.2.840.10008.5.1.4.39.": "a palette",
+    "1.2.840.10008.5.1.4.43.": "a template of an implant",
+    "1.2.840.10008.5.1.4.44.": "a template of an implant",
+    "1.2.840.10008.5.1.4.45.": "a template of an implant",
+    # of radiotherapy, but for its images (.1) and doses (.2), which have pixels
+    **{f"1.2.840.10008.5.1.4.1.1.481.{number}": "an object of radiotherapy" for number in range(3, 10)},
 }
 ELSEWHERE = {  # where pixels are that are no PixelData -> what is said of them, and what to do
     "FloatPixelData": ("pixels that are float32", "export it with 8 or 16 bits a pixel"),
@@ -149,6 +169,7 @@ class Frame:
     eye_source: str
     look: Look
     stack: str = ""
+    time: int | None = None  # TemporalPositionIndex
     in_stack: int | None = None
     indices: tuple[int, ...] = ()
     position: tuple[float, float, float] | None = None
@@ -632,6 +653,7 @@ def _fragments(source: Source, start: int, declared: int, opened: Opened) -> tup
         ]
         last = 1 << 62 if ended else end - base  # a frame is whole where the next one begins before the end
         return tuple(group for group, high in zip(groups, [*offsets[1:], 1 << 61], strict=True) if group and high <= last)
+    found = [item for item in found if item[1]]  # an empty one is nobody's
     if declared == 1:
         return (tuple(found),) if ended and found else ()
     if len(found) == declared and ended:
@@ -643,7 +665,8 @@ def _by_their_starts(
     source: Source, found: Sequence[tuple[int, int]], declared: int, ended: bool
 ) -> tuple[tuple[tuple[int, int], ...], ...]:
     """Fragments of each whole frame where no table says which is whose: a frame begins where a compressed picture does."""
-    begins = [source.take(offset, min(size, 8)).startswith(STARTS) for offset, size in found]
+    heads = [source.take(offset, min(size, 8)) for offset, size in found]
+    begins = [b"".join(heads[k : k + 4])[:8].startswith(STARTS) for k in range(len(heads))]  # of at least 2 bytes each
     if not any(begins) and not ended and len(found) <= declared:
         return tuple((item,) for item in found)  # RLE, cut off
     firsts = [index for index, begin in enumerate(begins) if begin]
@@ -773,7 +796,9 @@ def _frame(levels: _Levels, part: int, index: int, eye_of_object: tuple[str | No
     pixel = _numbers(measures, "PixelSpacing", 2) or _numbers(levels.top, "PixelSpacing", 2)
     between = _numbers(measures, "SpacingBetweenSlices", 1) or _numbers(levels.top, "SpacingBetweenSlices", 1)
     eye, source = _frame_eye(_own_eyes(levels), eye_of_object)
-    number = None if content is None else content.get("InStackPositionNumber")
+    number, time = (
+        None if content is None else content.get(name) for name in ("InStackPositionNumber", "TemporalPositionIndex")
+    )
     return Frame(
         part=part,
         index=index,
@@ -781,6 +806,7 @@ def _frame(levels: _Levels, part: int, index: int, eye_of_object: tuple[str | No
         eye_source=source,
         look=_look(levels),
         stack="" if content is None else _word(content, "StackID"),
+        time=None if time is None else int(time),
         in_stack=None if number is None else int(number),
         indices=() if content is None else tuple(int(n) for n in _values(content.get("DimensionIndexValues"))),
         position=None if position is None else (position[0], position[1], position[2]),
@@ -792,12 +818,16 @@ def _frame(levels: _Levels, part: int, index: int, eye_of_object: tuple[str | No
 
 def _eye(levels: _Levels) -> tuple[str | None, str]:
     """R, L, or B for both: ImageLaterality, or Laterality of the series; None where they contradict each other."""
-    named = {name: _word(levels.top, name) for name in ("ImageLaterality", "Laterality")}
-    named = {name: value for name, value in named.items() if value in EYES}
-    if len(set(named.values())) != 1:
+    named = [(name, eye) for name in ("ImageLaterality", "Laterality") for eye in _eyes_in(levels.top, name)]
+    if len({eye for _, eye in named}) != 1:
         return None, CONTRADICTING if named else UNKNOWN
-    name, eye = next(iter(named.items()))
+    name, eye = named[0]
     return eye, name
+
+
+def _eyes_in(item: Any, name: str) -> list[str]:
+    """The letters of an attribute that are one of EYES: one that is written with several values has all of them."""
+    return [eye for value in _values(item.get(name)) if (eye := str(value).strip(AROUND)) in EYES]
 
 
 def _own_eyes(levels: _Levels) -> set[str]:
@@ -806,8 +836,8 @@ def _own_eyes(levels: _Levels) -> set[str]:
     for level in (levels.own, levels.shared):
         anatomy = None if level is None else _first(level.get("FrameAnatomySequence"))
         if anatomy is not None:
-            found.add(_word(anatomy, "FrameLaterality"))
-    return found.intersection(EYES)
+            found.update(_eyes_in(anatomy, "FrameLaterality"))
+    return found
 
 
 def _frame_eye(words: set[str], of_object: tuple[str | None, str]) -> tuple[str | None, str]:
@@ -837,7 +867,8 @@ def _values(value: Any) -> list[Any]:
 
 
 def _numbers(item: Any, name: str, count: int) -> tuple[float, ...] | None:
-    numbers = tuple(float(n) for n in _values(None if item is None else item.get(name)))
+    values = _values(None if item is None else item.get(name))
+    numbers = () if "" in values else tuple(float(n) for n in values)
     return numbers if numbers and len(numbers) == count and all(np.isfinite(numbers)) else None
 
 
@@ -859,12 +890,13 @@ def _look(levels: _Levels) -> Look:
     modality = _first(levels.top.get("ModalityLUTSequence"))
     table = _first(shown.get("VOILUTSequence")) if window is None else None
     signed = levels.top.get("PixelRepresentation", 0) == 1
+    below_0 = modality is None and (signed or intercept < 0 or slope < 0)  # a table's numbers have no sign
     return Look(
         slope,
         intercept,
         window,
         None if modality is None else _table(modality, signed)[:2],
-        None if table is None else _voi(table, signed or intercept < 0 or slope < 0),
+        None if table is None else _voi(table, below_0),
     )
 
 
@@ -898,7 +930,8 @@ def _voi(item: Any, negative: bool) -> tuple[int, npt.NDArray[np.float64]]:
 
 
 def _groups(frames: list[Frame]) -> list[list[Frame]]:
-    """One group for each eye; for each stack too, where those of one eye number their frames alike or lie across each other."""
+    """One group for each eye; for each stack, or time, too, where those of one eye number their frames alike, and for each
+    stack where stacks lie across each other."""
     eyes: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
         eyes[frame.eye or ""].append(frame)
@@ -907,8 +940,18 @@ def _groups(frames: list[Frame]) -> list[list[Frame]]:
         numbers = [frame.in_stack for frame in eye if frame.in_stack is not None]
         stacks = [[frame for frame in eye if frame.stack == stack] for stack in sorted({frame.stack for frame in eye})]
         several = len(stacks) > 1 and (len(set(numbers)) < len(numbers) or _crossed(eye, stacks))
-        groups += stacks if several else [eye]
+        for stack in stacks if several else [eye]:
+            groups += _times(stack)
     return groups
+
+
+def _times(frames: list[Frame]) -> list[list[Frame]]:
+    """Frames of each time at which a stack was taken, where their numbers in it begin again; all of them elsewhere."""
+    times = sorted({frame.time for frame in frames if frame.time is not None})
+    numbers = {frame.in_stack for frame in frames}
+    if len(times) < 2 or len(numbers) == len(frames) or None in numbers or any(frame.time is None for frame in frames):
+        return [frames]
+    return [[frame for frame in frames if frame.time == time] for time in times]
 
 
 def _crossed(frames: Sequence[Frame], stacks: Sequence[Sequence[Frame]]) -> bool:

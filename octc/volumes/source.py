@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from octc.core.errors import OctcError
 
 MAX_READ = 512 << 20  # bytes at once: one B-scan of 64 megapixels of float32, and some
+NOT_THERE = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)  # links in a circle, names that can be none
 EPOCH = datetime(1601, 1, 1)
 
 
@@ -126,7 +128,7 @@ def reading(path: Path) -> Iterator[None]:
         hint = "check the path" if not path.is_dir() else "name a file (octc predict takes folders)"
         raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", hint=hint, place=str(path)) from error
     except (MemoryError, OSError) as error:
-        if isinstance(error, OSError) and may_be_of_one_file(error):
+        if isinstance(error, OSError) and (may_be_of_one_file(error) or error.errno in NOT_THERE):
             raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", hint="check the path", place=str(path)) from error
         fault = fault_of(error, path)
         if fault is not None:

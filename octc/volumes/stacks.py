@@ -20,6 +20,7 @@ from octc.imaging.cut_off import strips_cut
 from octc.imaging.decode import (
     BIG_AND_TURNED,
     BIG_AND_TURNED_TEXT,
+    DESCRIPTION,
     NEW_SUBFILE,
     SUBFILE,
     Grey,
@@ -28,6 +29,7 @@ from octc.imaging.decode import (
     is_copy,
     muted,
     read_image,
+    shape_of,
     tiff_doubt,
     without_xmp,
 )
@@ -52,6 +54,10 @@ STRIPS, TILES = (273, 279), (324, 325)  # TIFF tags: where they begin, how long 
 READ_TAGS = (*STRIPS, *TILES, NEW_SUBFILE, SUBFILE)
 MAX_TAGS, MAX_STRIPS = 4096, 1 << 20
 FILE = "volume.json"
+# how many channels, slices and times the descriptions of ImageJ and OME state
+IN_IMAGEJ = {name: re.compile(rf"^{name}=(\d{{1,9}})$", re.MULTILINE) for name in ("channels", "slices", "frames")}
+IN_OME = {name: re.compile(rf"\b{name}=[\"'](\d{{1,9}})[\"']") for name in ("SizeC", "SizeZ", "SizeT")}
+PIXELS = re.compile(r"<(?:\w+:)?Pixels\b")
 HASH = re.compile(r"[0-9a-f]{32}")  # of `patient_hash`
 
 
@@ -145,6 +151,10 @@ def read_tiff(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
         raise unsupported(path, BIG_AND_TURNED_TEXT)
     with _opened(path, own[0] if own else 0) as picture:
         (columns, rows), kind = picture.size, _kind(picture, path)
+        several = _several_stacks(str(picture.tag_v2.get(DESCRIPTION, "")), rows, columns)  # type: ignore[attr-defined]
+    if several is not None:
+        hint = "save each stack as a file of its own: one channel, one time, one eye"
+        raise unsupported(path, f"pages of several stacks: {several}", hint)
     if rows * columns > MAX_FRAME_PIXELS or count > MAX_FRAMES:
         raise corrupt(path, f"{count} pages of {rows} x {columns}")
 
@@ -191,6 +201,27 @@ def _kind(picture: Image.Image, path: Path) -> Grey | None:
     if not plain:
         raise unsupported(path, f"pages in mode {picture.mode}; 8 or 16 bits of grey are read")
     return kind
+
+
+def _several_stacks(description: str, rows: int, columns: int) -> str | None:
+    """What the program that wrote a TIFF says its pages are, where they are more than the B-scans of one stack; else None.
+
+    Source: the descriptions of ImageJ, OME-XML (SizeC, SizeT, SizeZ of each Pixels) and tifffile (the array that was written).
+    """
+    if description.startswith("ImageJ="):
+        channels, slices, times = (int((IN_IMAGEJ[name].search(description) or "01")[1]) for name in IN_IMAGEJ)
+    elif "<OME" in description:
+        images = len(PIXELS.findall(description))
+        if images > 1:
+            return f"{images} images of OME"
+        channels, slices, times = (int((IN_OME[name].search(description) or "01")[1]) for name in IN_OME)
+    else:
+        shape, _ = shape_of(description)
+        at = next((at for at in range(len(shape) - 1) if shape[at : at + 2] == (rows, columns)), 0)
+        sides = [side for side in shape[:at] if side > 1]
+        return f"an array of {' x '.join(map(str, shape))}" if len(sides) > 1 else None
+    several = sum(count > 1 for count in (channels, slices, times)) > 1  # B-scans alone are called any of the three
+    return f"{channels} channels, {times} times, {slices} slices" if several else None
 
 
 def is_manifest(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from octc.core.cells import NO_PATIENT
 from octc.volumes.source import reading
 
 UInt8 = npt.NDArray[np.uint8]
@@ -37,7 +39,12 @@ HEYEX_PATTERNS = {
 HEYEX_LOG, HEYEX_EXPORT = "heyex-log", "heyex-export"  # by octc from reflectivity, by the maker before it was written
 
 AROUND = string.whitespace + "\0"  # what pads a text in a file
-NOBODY = ("", "unknown", "anonymous", "anonymized", "anonymised", "none", "0")
+# what stands in the place of an id that was taken out: such words, and one sign again and again (0000, XXXX, ---)
+NOBODY = NO_PATIENT | {
+    "anon", "anonym", "anonymous", "anonymized", "anonymised", "anonymisiert", "deidentified", "de-identified", "removed",
+    "redacted", "deleted", "no id",
+}  # fmt: skip
+BLOTTED = re.compile(r"([0x*?#._-])\1*", re.IGNORECASE)
 MAX_FRAMES = 10_000  # B-scans of one volume
 MAX_FRAME_PIXELS = 64_000_000
 MAX_VOLUMES = 1_000  # of one file
@@ -214,7 +221,7 @@ def patient_hash(key: bytes | None, patient: str, issuer: str = "") -> str | Non
     The same id gives the same hash whatever the format of the file; issuer: who gave it out, where a file says so.
     """
     word, of = (text.strip(AROUND) for text in (patient, issuer))
-    if not key or word.lower() in NOBODY:
+    if not key or word.casefold() in NOBODY or BLOTTED.fullmatch(word):
         return None
     return hmac.new(key, f"{of}\x1f{word}".encode(), hashlib.sha256).hexdigest()[:32]
 

@@ -13,6 +13,7 @@ from octc.datasets.audit import audit
 from octc.datasets.base import Reading
 from octc.datasets.registry import guess_layout, scan_dataset
 from octc.datasets.split import make_split
+from octc.datasets.tables import rows_of
 from tests.octc.neh_tree import picture
 
 
@@ -194,3 +195,14 @@ def test_an_accent_is_one_in_both_of_its_forms(root: Path, form: str) -> None:
     table = root / "labels.csv"
     table.write_text(table.read_text() + unicodedata.normalize(other, "scans/Gerät/ü1.jpg") + ",wet,Z,B\n")
     assert all(s.sha256 for s in scan_dataset("csv", root).items)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"), [('{"path": "a"}\n{"path": "b"}\n', True), ('[{"path": "a"},\n{"path": "b"}]', False)]
+)
+def test_the_hint_for_json_reads_lines_where_it_is_lines(text: str, *, lines: bool, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text(text)
+    with pytest.raises(OctcError) as caught:
+        rows_of(table)
+    assert (caught.value.code, "lines=True" in caught.value.hint) == ("OCT-E209", lines)

@@ -210,3 +210,83 @@ def test_what_is_wanted_of_neh() -> None:
     assert place_neh("data_information.csv") == "data_information.csv"
     assert place_neh("NEH/CNV/1 /OD/003_CNV.tif") == "NEH/CNV/1 /OD/003_CNV.tif"
     assert [place_neh(name) for name in ("__MACOSX/a.jpg", "a/.b.jpg", "readme.txt")] == [None] * 3
+
+
+def test_a_tar_archive_that_holds_a_zip_archive_is_a_tar_archive(tmp_path: Path) -> None:
+    inner = tmp_path / "inner.zip"
+    zipped(("other.png", b"other"))(inner)
+    assert run(tmp_path, tarred(("a/x.png", b"1"), ("a/inner.zip", inner.read_bytes()), how="w")) == 2
+    assert sorted(path.name for path in (tmp_path / "into" / "a").iterdir()) == ["inner.zip", "x.png"]
+
+
+@pytest.mark.parametrize("at", [3 * 1024, 3 * 1024 + 100])
+def test_a_tar_archive_that_ends_between_two_members_is_damaged(at: int, tmp_path: Path) -> None:
+    def make(path: Path) -> None:
+        tarred(*[(f"a/{number}.png", bytes(512)) for number in range(9)], how="w")(path)
+        path.write_bytes(path.read_bytes()[:at])
+
+    with pytest.raises(OctcError) as caught:
+        run(tmp_path, make)
+    assert caught.value.code == "OCT-E217"
+
+
+def test_a_hole_in_the_headers_of_a_tar_archive_is_damage(tmp_path: Path) -> None:
+    def make(path: Path) -> None:
+        tarred(*[(f"a/{number}.png", b"1" * 512) for number in range(9)], how="w")(path)
+        data = path.read_bytes()
+        path.write_bytes(data[:3072] + b"?" * 512 + data[3584:])
+
+    with pytest.raises(OctcError) as caught:
+        run(tmp_path, make)
+    assert caught.value.code == "OCT-E217"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        zipped(("a", b"1"), ("a/b", b"2")), zipped(("a/b", b"1"), ("a", b"2")), tarred(("a", b"1"), ("a/b", b"2")),
+        zipped(("n" * 300, b"1")), tarred(("n" * 300, b"1")),
+    ],
+)  # fmt: skip
+def test_names_that_cannot_be_files_are_not_a_lack_of_room(make: Made, tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        run(tmp_path, make)
+    assert caught.value.code == "OCT-E219"
+
+
+@pytest.mark.parametrize(("flag", "method"), [(0, 9), (0, 93), (1, 8)])
+def test_members_that_are_encrypted_or_of_an_unknown_method_are_not_called_damaged(
+    flag: int, method: int, tmp_path: Path
+) -> None:
+    def make(path: Path) -> None:
+        zipped(("a.png", b"1"))(path)
+        data = bytearray(path.read_bytes())
+        for start, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            place = data.index(start) + at
+            data[place : place + 4] = bytes((flag, 0, method, 0))
+        path.write_bytes(data)
+
+    with pytest.raises(OctcError) as caught:
+        run(tmp_path, make)
+    assert (caught.value.code, "damaged" in caught.value.message) == ("OCT-E217", False)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"), [(b"\x28\xb5\x2f\xfd", "zstd"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\7\0", "rar")]
+)
+def test_archives_of_other_kinds_are_named(head: bytes, name: str, tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        run(tmp_path, lambda path: path.write_bytes(head + bytes(600)) and None)
+    assert (caught.value.code, name in caught.value.message) == ("OCT-E217", True)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_of_a_gigabyte_is_refused_before_memory_is_taken(kind: bytes, tmp_path: Path) -> None:
+    def make(path: Path) -> None:
+        info = tarfile.TarInfo("header")
+        info.type, info.size = kind, 1 << 30
+        path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
+
+    with pytest.raises(OctcError) as caught:
+        run(tmp_path, make)
+    assert caught.value.code == "OCT-E219"

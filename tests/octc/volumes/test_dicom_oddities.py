@@ -15,6 +15,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian
 
 from octc.core.errors import OctcError
 from octc.volumes import read_volume, read_volumes
+from octc.volumes.formats import without_scans
 from octc.volumes.volume import Fact, patient_hash
 from octc.volumes.writing import JPEG_2000, JPEG_LS, RLE
 from tests.octc.volumes.opt_objects import encapsulated, frames, item, made, parts, stored
@@ -372,3 +373,91 @@ def test_a_frame_of_another_kind_than_its_transfer_syntax_is_refused(syntax: str
     with pytest.raises(OctcError) as caught:
         volume.frame(0)
     assert caught.value.code == "OCT-E222"
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_a_stack_that_was_taken_twice_is_two_volumes(interleaved: bool, tmp_path: Path) -> None:
+    value, pictures = made(frames(6)), frames(6)
+    for index, groups in enumerate(value.PerFrameFunctionalGroupsSequence):
+        content = groups.FrameContentSequence[0]
+        place, time = (index // 2, index % 2) if interleaved else (index % 3, index // 3)
+        content.InStackPositionNumber, content.TemporalPositionIndex = place + 1, time + 1
+        del groups.PlanePositionSequence
+    found = read_volumes(stored(value, tmp_path))
+    assert [volume.frames for volume in found] == [3, 3]
+    first = pictures[::2] if interleaved else pictures[:3]
+    assert all(np.array_equal(one, other) for one, other in zip(found[0], first, strict=True))
+
+
+def test_a_voi_table_behind_a_modality_table_begins_where_it_says(tmp_path: Path) -> None:
+    """What the modality table gives has no sign, whether or not the pixels have one."""
+    pictures = frames(top=4000, kind="u2")
+    value = made(pictures, bits=16)
+    value.PixelRepresentation = 1
+    value.ModalityLUTSequence = [item(LUTDescriptor=[4096, 0, 16], LUTData=[40_000 + k for k in range(4096)])]
+    value.VOILUTSequence = [item(LUTDescriptor=[4096, 40_000, 8], LUTData=[k // 16 for k in range(4096)])]
+    for table in (value.ModalityLUTSequence[0], value.VOILUTSequence[0]):
+        table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
+    found = read_volume(stored(value, tmp_path))
+    assert all(np.array_equal(one, other // 16) for one, other in zip(found, pictures, strict=True))
+
+
+@pytest.mark.parametrize("spacing", [["0.004", ""], ["0.004"], ["0.004", "0.012", "0.1"]])
+def test_a_spacing_of_other_than_two_numbers_is_not_known(spacing: list[str], tmp_path: Path) -> None:
+    value = made()
+    measures = value.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    del measures.PixelSpacing
+    measures.add_new(0x00280030, "DS", spacing)
+    found = read_volume(stored(value, tmp_path)).spacing.value
+    assert found is not None
+    assert found[1:] == (None, None)
+
+
+@pytest.mark.parametrize("name", ["ImageLaterality", "FrameLaterality"])
+def test_an_eye_of_two_letters_is_not_known(name: str, tmp_path: Path) -> None:
+    value = made()
+    for groups in (value.SharedFunctionalGroupsSequence[0], *value.PerFrameFunctionalGroupsSequence):
+        for anatomy in groups.get("FrameAnatomySequence", ()) if name == "FrameLaterality" else ():
+            anatomy.FrameLaterality = ["R", "L"]
+    if name == "ImageLaterality":
+        value.ImageLaterality = ["R", "L"]
+    assert read_volume(stored(value, tmp_path)).laterality.value is None
+
+
+def test_fragments_that_are_empty_or_of_two_bytes_are_put_together(tmp_path: Path) -> None:
+    codes = [encoded(one) for one in frames()]
+    empty = [b"", codes[0], b"", codes[1], codes[2], b""]
+    small = [piece for code in codes for piece in (code[:2], code[2:])]
+    for fragments in (empty, small):
+        found = read_volume(stored(encapsulated(made(), fragments), tmp_path))
+        assert all(np.array_equal(one, other) for one, other in zip(found, frames(), strict=True))
+    lost = stored(encapsulated(made(), [codes[0], b"", codes[2]]), tmp_path)
+    assert refusal(lost).code == "OCT-E222"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "5.1.4.1.1.481.3", "5.1.4.1.1.481.5", "5.1.4.1.1.9.1.1", "5.1.4.38.1", "5.1.4.39.1", "5.1.4.1.1.67", "5.1.4.1.1.68.1",
+        "5.1.4.1.1.90.1", "5.1.4.1.1.91.1", "5.1.4.1.1.200.2", "5.1.4.1.1.201.1", "5.1.4.34.7", "5.1.4.43.1",
+    ],
+)  # fmt: skip
+def test_objects_of_classes_without_images_are_passed_over_in_a_folder(kind: str, tmp_path: Path) -> None:
+    value = made()
+    value.SOPClassUID = value.file_meta.MediaStorageSOPClassUID = UID(f"1.2.840.10008.{kind}")
+    del value.PixelData
+    path = stored(value, tmp_path)
+    assert (refusal(path).code, without_scans(path) is not None) == ("OCT-E227", True)
+
+
+@pytest.mark.parametrize("word", ["N/A", "REMOVED", "Anon", "?", "--", "XXXX", "0000", "DEIDENTIFIED"])
+def test_what_stands_in_the_place_of_an_id_is_nobody(word: str, tmp_path: Path) -> None:
+    value = made()
+    value.PatientID = word
+    assert read_volume(stored(value, tmp_path), key=b"site").patient is None
+
+
+def test_links_in_a_circle_are_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    path.symlink_to(path.name)
+    assert refusal(path).code == "OCT-E201"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, TiffImagePlugin
 
 from octc.core.errors import OctcError
@@ -185,3 +186,50 @@ def test_the_secret_of_a_site_is_long_enough_or_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "key", tmp_path / "nowhere"):
         with refused("OCT-E104"):
             read_identity_key(path)
+
+
+@pytest.mark.parametrize(
+    ("how", "axes", "stacks"),
+    [
+        ("imagej", "TZYX", True), ("imagej", "ZCYX", True), ("imagej", "CYX", False), ("imagej", "ZYX", False),
+        ("ome", "CZYX", True), ("ome", "TZYX", True), ("ome", "TYX", False), ("ome", "ZYX", False),
+        ("shaped", "CZYX", True), ("shaped", "ZYX", False),
+    ],
+)  # fmt: skip
+def test_pages_of_several_channels_or_times_are_no_one_volume(how: str, axes: str, *, stacks: bool, tmp_path: Path) -> None:
+    pictures = np.arange(6 * 40 * 48).reshape(6, 40, 48).astype(np.uint8)
+    array = (
+        pictures.reshape(2, 3, 40, 48) if stacks and axes != "ZCYX" else pictures.reshape(3, 2, 40, 48) if stacks else pictures
+    )
+    path = tmp_path / "pages.tif"
+    tifffile.imwrite(path, array, photometric="minisblack", metadata={"axes": axes}, **({} if how == "shaped" else {how: True}))
+    if stacks:
+        with refused("OCT-E229"):
+            read_volume(path)
+    else:
+        found = read_volume(path)
+        assert all(np.array_equal(one, other) for one, other in zip(found, pictures, strict=True))
+
+
+def test_two_images_of_ome_are_no_one_volume(tmp_path: Path) -> None:
+    path = tmp_path / "two.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for value in (1, 2):
+            file.write(np.full((3, 40, 48), value, np.uint8), photometric="minisblack", metadata={"axes": "ZYX"})
+    with refused("OCT-E229"):
+        read_volume(path)
+
+
+def test_one_page_that_stands_for_many_images_is_no_picture(tmp_path: Path) -> None:
+    """As tifffile writes it where it is asked to, and as MetaMorph does (a value of tag 33629 for each image)."""
+    path = tmp_path / "one.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((6, 40, 48), np.uint8), photometric="minisblack", truncate=True)
+    with refused("OCT-E202"):
+        read_image(path)
+    tags = [(33629, 5, 3, (1, 1) * 3, True)]
+    tifffile.imwrite(path, np.zeros((40, 48), np.uint8), photometric="minisblack", extratags=tags)
+    with refused("OCT-E202"):
+        read_image(path)
+    tifffile.imwrite(path, np.zeros((40, 48), np.uint8), photometric="minisblack", extratags=[(33629, 5, 1, (1, 1), True)])
+    assert read_image(path).image.size == (48, 40)
