@@ -17,7 +17,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from octc.export.litert import floats, moves
+from octc.export.litert.einsum import einsum
 from octc.export.litert.graph import Array, Graph, Scales, Tensor, constant
+from octc.export.litert.spread import transposed
 from octc.export.litert.state import NONE, RELU, State, attributes, refused
 
 LARGEST_BIAS = 2.0**30  # codes
@@ -352,7 +354,8 @@ def _pair(known: dict[str, Any], name: str) -> Pair:
 
 OPERATORS: dict[str, Callable[[Any, onnx.NodeProto], None]] = {
     **moves.OPERATORS, **floats.OPERATORS,
-    "Add": _binary, "AveragePool": _pool, "Cast": _cast, "Clip": _rectify, "Conv": _conv, "DequantizeLinear": _dequantize,
+    "Add": _binary, "AveragePool": _pool, "Cast": _cast, "Clip": _rectify, "Conv": _conv, "ConvTranspose": transposed,
+    "DequantizeLinear": _dequantize, "Einsum": einsum,
     "Gemm": _gemm, "GlobalAveragePool": _mean, "GlobalMaxPool": _largest, "HardSwish": _hard_swish, "MaxPool": _pool,
     "Mul": _binary, "QuantizeLinear": _quantize, "ReduceMean": _mean, "Relu": _rectify, "Sigmoid": _sigmoid, "Sub": _binary,
 }  # fmt: skip

@@ -94,6 +94,24 @@ FLOAT: dict[str, tuple[list[Node], dict[str, Any]]] = {
         [node("GlobalAveragePool", "x", "p"), node("Flatten", "p", "f"), node("Gemm", "f w b", transB=1)],
         {"w": weight(3, 4), "b": weight(3)},
     ),
+    "einsum of every image's own": (
+        [node("Flatten", "x", "f"), node("Reshape", "f s", "r"), node("Einsum", "r r", "a", equation="bhic,bhjc->bhij"),
+         node("Einsum", "a r", equation="bhij,bhjc->bihc")], {"s": np.int64([0, 4, 9, 10])},
+    ),
+    "einsum with tables": (
+        [node("Einsum", "x c h", equation="bchw,cd,hg->bdgw")], {"c": weight(4, 5), "h": weight(9, 3)},
+    ),
+    "einsum, images inside": ([node("Einsum", "w x", equation="ij, bjhw")], {"w": weight(5, 4)}),
+    "einsum of one, with sums": ([node("Einsum", "x", equation="bchw->whb")], {}),
+    "transposed": ([node("ConvTranspose", "x w b")], {"w": weight(4, 6, 3, 2), "b": weight(6)}),
+    "transposed, strides": (
+        [node("ConvTranspose", "x w", strides=[2, 3], pads=[1, 0, 1, 2], output_padding=[1, 2])], {"w": weight(4, 6, 3, 4)},
+    ),
+    "transposed, borders wider than the kernel": (
+        [node("ConvTranspose", "x w", strides=[2, 2], pads=[3, 2, 4, 2])], {"w": weight(4, 6, 2, 3)},
+    ),
+    "transposed, groups and dilated": ([node("ConvTranspose", "x w", group=2, dilations=[2, 1])], {"w": weight(4, 3, 3, 3)}),
+    "transposed, a group a channel": ([node("ConvTranspose", "x w", group=4, strides=[2, 2])], {"w": weight(4, 2, 2, 2)}),
     "functions": (
         [node("Tanh", "x", "a"), node("Exp", "a", "b"), node("Log", "b", "c"), node("Sqrt", "b", "d"), node("Neg", "c", "e"),
          node("Sin", "e", "f"), node("Cos", "d", "g"), node("Abs", "f", "h"), node("Sum", "g h d")], {},
