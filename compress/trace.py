@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from octc.compress import shapes
 from octc.compress.attention import TRANSFORMERS, attention_of, layers_alone
-from octc.compress.shapes import BATCHES, WHOLE, ShapeTracer
+from octc.compress.shapes import BATCHES, WHOLE, ShapeTracer, factories_traced
 from octc.core.errors import OctcError, first_line, shorten
 
 HINT = (
@@ -145,7 +145,7 @@ def _traced(model: nn.Module, plain: nn.Module, size: int, whole: tuple[type[nn.
         tracer = _Tracer(size, kept)
         tracer.proxy_buffer_attributes = buffers
         try:
-            with _scripts_inlined(), layers_alone(masks=enter):
+            with _scripts_inlined(), factories_traced(), layers_alone(masks=enter):
                 graph = tracer.trace(_entered(plain, kept))
             return fx.GraphModule(tracer.root, graph), tracer.specialised
         except Exception as error:  # whatever a network's own code raises when it meets a symbol in place of a tensor
