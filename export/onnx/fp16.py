@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from octc.core.errors import OctcError, shorten
@@ -72,9 +73,16 @@ def _is_square(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> 
     return exponent is not None and bool((onnx.numpy_helper.to_array(exponent) == 2).all())
 
 
+def _hides(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a node adds a mask: -inf, and else what FP16 holds."""
+    values = [onnx.numpy_helper.to_array(constants[n]) for n in node.input if n in constants and node.op_type == "Add"]
+    floats = [one for one in values if one.dtype.kind == "f"]
+    return any(bool(np.isneginf(one).any() and (np.abs(one[~np.isneginf(one)]) <= HALF_MAX).all()) for one in floats)
+
+
 def float_nodes(proto: onnx.ModelProto) -> list[str]:
     """The normalisation of the image, norms and L2 sums, squares, and what follows a sum or square up to its division (GRN,
-    norms that are written out); names."""
+    norms that are written out), scores that a mask hides up to their softmax; names."""
     readers: dict[str, list[Any]] = {}
     for node in proto.graph.node:
         for name in node.input:
@@ -86,6 +94,7 @@ def float_nodes(proto: onnx.ModelProto) -> list[str]:
     for starts, through, ends in (
         (sums, ("ReduceMean", "Add", "Div"), ("Div",)),
         (squares, ("ReduceMean", "ReduceSum", "Add", "Div", "Sqrt", "Reciprocal"), ("Div", "Sqrt", "Reciprocal")),
+        ([node for node in proto.graph.node if _hides(node, constants)], ("Reshape", "Softmax", "Where"), ("Softmax",)),
         (readers.get(INPUT, []), ("Cast", "Mul", "Sub"), ("Sub",)),
     ):
         kept.update({node.name: node for node in starts})

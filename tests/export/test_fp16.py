@@ -87,6 +87,18 @@ def test_squares_stay_fp32_up_to_what_brings_them_back(square: tuple[str, str, s
     assert sorted(float_nodes(proto)) == ["mean", "root", "square"]
 
 
+def test_scores_behind_a_mask_stay_fp32_up_to_their_softmax() -> None:
+    proto = written_out(
+        helper.make_node("Add", ["x", "mask"], ["s"], name="masked"),
+        helper.make_node("Softmax", ["s"], ["t"], name="softmax"),
+        helper.make_node("Add", ["t", "x"], ["logits"], name="sum"),
+    )
+    for value, wanted in ((-np.inf, ["masked", "softmax"]), (np.inf, []), (np.nan, []), (0.0, [])):
+        del proto.graph.initializer[:]
+        proto.graph.initializer.append(numpy_helper.from_array(np.float32([0, value, 1, 0, 0, 0]), "mask"))
+        assert sorted(float_nodes(proto)) == wanted
+
+
 def test_x12_weight_beyond_the_range_names_the_operator(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(written("test_efficientnet"))
     proto = read_onnx(tmp_path / "a.onnx")

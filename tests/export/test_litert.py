@@ -94,6 +94,10 @@ FLOAT: dict[str, tuple[list[Node], dict[str, Any]]] = {
         [node("GlobalAveragePool", "x", "p"), node("Flatten", "p", "f"), node("Gemm", "f w b", transB=1)],
         {"w": weight(3, 4), "b": weight(3)},
     ),
+    "conditions": (
+        [node("Greater", "x a", "p"), node("Less", "x b", "q"), node("And", "p q", "r"), node("Not", "q", "s"),
+         node("Or", "r s", "t"), node("Cast", "t", to=TensorProto.FLOAT)], {"a": np.float32(1), "b": np.float32(3)},
+    ),
     "einsum of every image's own": (
         [node("Flatten", "x", "f"), node("Reshape", "f s", "r"), node("Einsum", "r r", "a", equation="bhic,bhjc->bhij"),
          node("Einsum", "a r", equation="bhij,bhjc->bihc")], {"s": np.int64([0, 4, 9, 10])},

@@ -38,7 +38,7 @@ def _times_row(matrix: Shape, *_args: Any, **_kwargs: Any) -> int:
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_args: Any, **_kwargs: Any) -> int:
-    return sdpa_flop_count(query, key, value)
+    return int(sdpa_flop_count(query, key, value))
 
 
 # what torch's counter passes over: LSTMs as oneDNN computes them, attention in one kernel of the CPU, a matrix times one row
