@@ -273,12 +273,11 @@ def _say_choice(session: Session, choice: Choice) -> None:
 
 def _say_checked(session: Session, found: Found, checked: Checked) -> None:
     """Print the result of replaying the golden images: decoding, resizing and inference match those of the export."""
-    from octc.runtimes.base import remarks_of
     from octc.runtimes.golden import same_answer, words_of_same
 
     report, facts = checked.report, checked.runtime.facts
-    for code, remark in remarks_of(checked.runtime).items():
-        session.warn(code, remark)
+    if why := getattr(checked.runtime, "not_kept", ""):
+        session.warn("OCT-W905", why)
     if (answer := same_answer(checked.golden, found.artifact)) is not None:
         session.warn("OCT-W809", words_of_same(answer, report.images), str(found.folder))
     session.say(

@@ -43,11 +43,6 @@ def no_facts(runtime: str, version: str) -> dict[str, Any]:
     return {"runtime": runtime, "version": version, **rest}
 
 
-def remarks_of(runtime: Any) -> dict[str, str]:
-    """Code -> sentence: what an engine that was opened says of itself, to be printed where it is used."""
-    return dict(getattr(runtime, "remarks", {}))
-
-
 def check_batch(batch: UInt8, artifact: Artifact) -> None:
     """Refuse what is not uint8 [N >= 1, channels, size, size] of this artifact (E104): engines would broadcast or crash."""
     pre = artifact.preprocess

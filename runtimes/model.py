@@ -14,7 +14,7 @@ from octc.core.errors import OctcError
 from octc.core.progress import LogReporter
 from octc.core.several import several
 from octc.imaging.preprocess import VIEWS, Preprocess
-from octc.runtimes.base import Runtime, remarks_of
+from octc.runtimes.base import Runtime
 from octc.runtimes.golden import GoldenReport, check_golden, require_golden
 from octc.runtimes.maps import HeatMap, MapOptions, map_of
 from octc.runtimes.predict import Eye, Record, classify, mappings_of
@@ -229,8 +229,8 @@ def load(place: str | os.PathLike[str], *, threads: int | None = None, batch: in
     count = choose_threads(threads)
     runtime = open_runtime(folder, artifact, threads=count, batch=batch, kept=True)
     try:
-        for code, remark in remarks_of(runtime).items():
-            LogReporter().warn(code, remark)
+        if why := getattr(runtime, "not_kept", ""):
+            LogReporter().warn("OCT-W905", why)
         parts = partial(Batch(batch or BATCH).run, runtime)  # in the shape that `predict` takes: another one is memory too
         report = check_golden(folder, artifact, parts)
         require_golden(report, artifact)

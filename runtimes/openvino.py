@@ -28,14 +28,12 @@ FOR_ARM = "acl"  # encoding of files whose INT8 kernels are those of Arm
 IN_FLOAT = {"LP_TRANSFORMS_MODE": "NO"}
 NAMES = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 WORDS = ("layerType", "primitiveType", "runtimePrecision")
-MEAN_OF = "octc_layer_norm_mean_"  # name of the layer with the means, where a layer norm is written out
 
 
 class OvRuntime:
     """An opened IR. Every batch size is a network of its own, compiled when it is first needed.
 
-    cache: where compiled networks are kept (`octc.runtimes.compiled`); None: nowhere. remarks: code -> what is said of it:
-    why a network was not kept there, and layer norms that are computed in parts (`with_means`).
+    cache: where compiled networks are kept (`octc.runtimes.compiled`); None: nowhere. not_kept: why one was not, else "".
     """
 
     def __init__(self, folder: Path, artifact: Artifact, threads: int, batch: int | None, cache: Path | None = None) -> None:
@@ -43,20 +41,17 @@ class OvRuntime:
         self.name = artifact.name
         self._artifact = artifact
         self._threads, self._batch = threads, batch
-        self._cache = cache
-        self.remarks: dict[str, str] = {}
+        self._cache, self.not_kept = cache, ""
         self._version = str(openvino.__version__)
         self._core: Any = openvino_core()
         self._path = str(folder / artifact.main_file)
         self._compiled: OrderedDict[int, Any] = OrderedDict()
-        compiled = self._request(batch or 1).get_compiled_model()
-        self.facts = {**no_facts("openvino", self._version.split("-")[0]), **read_back(compiled), "batch": batch}
-        if count := written_out(compiled.get_runtime_model()):
-            self.facts["layer_norms_in_parts"] = count
-            self.remarks["OCT-W906"] = (
-                f"{self.name}: OpenVINO {self.facts['version']} has no layer norm for this processor (no AVX): {count} are"
-                " computed as means and squared differences, the same function but for some bits of rounding"
-            )
+        request = self._request(batch or 1)
+        self.facts = {
+            **no_facts("openvino", self._version.split("-")[0]),
+            **read_back(request.get_compiled_model()),
+            "batch": batch,
+        }
 
     def __call__(self, batch: UInt8) -> Float32:
         if self._core is None:
@@ -104,12 +99,7 @@ class OvRuntime:
             if [len(model.inputs), len(model.outputs), str(model.input(0).element_type)] != [1, 1, "<Type: 'uint8_t'>"]:
                 raise RuntimeError("it does not take one uint8 tensor and give one tensor")
             model.reshape(shape)
-            try:
-                compiled = self._core.compile_model(model, "CPU", settings)
-            except RuntimeError:
-                if not with_means(model):
-                    raise
-                compiled = self._core.compile_model(model, "CPU", settings)
+            compiled = self._core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise broken(self._artifact, error) from error
         require_settings(read_back(compiled), self._threads)
@@ -134,7 +124,7 @@ class OvRuntime:
             write_compiled(cache, key, compiled.export_model().getvalue())
         except (OSError, RuntimeError) as error:
             why = getattr(error, "strerror", None) or first_line(error)
-            self.remarks["OCT-W905"] = (
+            self.not_kept = (
                 f"the compiled network is not kept in {cache} ({why}): every start compiles it ({VARIABLE}=DIR or off)"
             )
         return compiled
@@ -208,38 +198,6 @@ def require_kernels(model: Any, name: str) -> None:
         )
         hint = "use the ONNX or LiteRT artifact on this processor: octc export --int8 --target onnx"
         raise OctcError("OCT-E406", text, hint=hint, place=layer)
-
-
-def with_means(model: Any) -> int:
-    """Write the layer norms (MVN) of a model as means and squared differences, in place; how many there were.
-
-    OpenVINO 2026.4.1 cannot make its kernel of a layer norm over the last axis on x86 processors without AVX (Intel Atom and
-    Celeron of many boxes): compiling any such network ends with "bad combination". It fuses the usual way of writing one, a
-    power or a product of the difference, into that kernel again, and leaves the operation SquaredDifference alone.
-    """
-    import openvino.opset13 as ops
-
-    norms = [node for node in model.get_ordered_ops() if node.get_type_name() == "MVN"]
-    for number, node in enumerate(norms):
-        x, axes, how = node.input_value(0), node.input_value(1), node.get_attributes()
-        kind = node.get_output_element_type(0)
-        mean = ops.reduce_mean(x, axes, keep_dims=True, name=f"{MEAN_OF}{number}")
-        result = ops.subtract(x, mean)
-        if how["normalize_variance"]:
-            variance, eps = (
-                ops.reduce_mean(ops.squared_difference(x, mean), axes, keep_dims=True),
-                ops.constant(how["eps"], kind),
-            )
-            inside = str(how["eps_mode"]).lower() == "inside_sqrt"
-            result = ops.divide(result, ops.sqrt(ops.add(variance, eps)) if inside else ops.add(ops.sqrt(variance), eps))
-        result.set_friendly_name(node.get_friendly_name())
-        node.output(0).replace(result.output(0))
-    return len(norms)
-
-
-def written_out(model: Any) -> int:
-    """Layer norms of OpenVINO's runtime model that `with_means` wrote out."""
-    return sum(str(node.get_friendly_name()).startswith(MEAN_OF) for node in model.get_ops())
 
 
 def kernels_of(model: Any) -> list[tuple[str, str, str]]:

@@ -19,7 +19,6 @@ from octc.core.errors import OctcError
 from octc.core.optional import need, need_wing
 from octc.core.progress import LogReporter, Reporter
 from octc.core.several import several
-from octc.runtimes.base import remarks_of
 from octc.schemas.requests import GatewayOptions, ServeOptions
 from octc.serve.doors import Doors, open_doors
 from octc.serve.http.app import make_app
@@ -105,8 +104,6 @@ def _tell(reporter: Reporter, model: Any) -> None:
         f"  ✓ {model.name} {model.version}: {golden.images} golden images, delta over s {golden.delta_over_s:.1e} "
         f"(limit {golden.tolerance:g}); engines: {len(model.runtimes)} ({threads}), batches: {', '.join(map(str, model.sizes))}"
     )
-    for code, remark in remarks_of(model.runtimes[0]).items():
-        reporter.warn(code, remark)
     if not model.exact:
         reporter.say("    requests are not batched together: the last bits of the engine's outputs depend on the batch size")
 

@@ -15,7 +15,7 @@ from octc.bench.parity.words import golden_words
 from octc.core.errors import OctcError, combined
 from octc.datasets.split import Split
 from octc.imaging.preprocess import Float32, UInt8
-from octc.runtimes.base import Runtime, remarks_of
+from octc.runtimes.base import Runtime
 from octc.runtimes.golden import check_golden
 from octc.runtimes.registry import open_runtime
 from octc.store.artifacts import artifact_sha256
@@ -73,8 +73,6 @@ def _open(found: Found, job: Job) -> Opened:
     report = asdict(check_golden(found.folder, artifact, listened))
     mark = "✓" if report["ok"] else "✗"
     job.reporter.say(f"  {mark} golden   {artifact.name}: {golden_words(report)}, {report['tolerance_id']}")
-    for code, remark in remarks_of(runtime).items():
-        job.reporter.warn(code, remark)
     return Opened(found, artifact_sha256(found.folder), runtime, report, np.asarray(heard[-1], np.float32))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from octc.export.litert.graph import Tensor, constant
+from octc.export.litert.graph import Tensor, constant, number
 from octc.export.litert.moves import given, keep, turned
 from octc.export.litert.state import LAST, NONE, RELU6, State, attributes, axes_of, refused
 
@@ -24,10 +24,6 @@ def floats(it: State, name: str) -> tuple[Tensor, tuple[int, ...]]:
         it.value(name)
         return it.values[name], LAST if len(it.shapes[name]) == 4 else tuple(range(len(it.shapes[name])))
     return given(it, name)
-
-
-def number(value: float) -> Tensor:
-    return constant(f"number {value!r}", np.float32(value).reshape(1))
 
 
 class _Work:

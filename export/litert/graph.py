@@ -82,3 +82,8 @@ class Graph:
 def constant(name: str, values: Any, kind: str = "float32", scales: Scales | None = None) -> Tensor:
     data = np.ascontiguousarray(values, dtype=kind)
     return Tensor(name, tuple(data.shape), kind, scales, data)
+
+
+def number(value: float) -> Tensor:
+    """A constant of one float, which has one name wherever it is used."""
+    return constant(f"number {value!r}", [value])

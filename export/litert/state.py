@@ -15,7 +15,7 @@ import onnx
 from onnx import helper
 
 from octc.core.errors import OctcError
-from octc.export.litert.graph import Array, Operation, Scales, Tensor, constant
+from octc.export.litert.graph import Array, Operation, Scales, Tensor, constant, number
 from octc.export.litert.shapes import known_of
 
 HINT = "octc export --target onnx"
@@ -111,8 +111,7 @@ class State:
         ends = (axes_of([0] * len(sides)), axes_of(sides), axes_of(sides))
         first = self.emit("STRIDED_SLICE", (self.source, *ends), sides, f"{name}/first", self.source, **whole)
         value = self.emit("CAST", (first,), sides, f"{name}/float", inDataType=3, outDataType=0)
-        none = constant("number 0.0", np.zeros(1, np.float32))
-        zero = self.emit("MUL", (value, none), sides, f"{name}/zero", fusedActivationFunction=NONE)
+        zero = self.emit("MUL", (value, number(0.0)), sides, f"{name}/zero", fusedActivationFunction=NONE)
         return self.reshape(zero, [1] * rank, axis, name)
 
     def lies_plain(self, name: str) -> bool:

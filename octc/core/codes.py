@@ -169,5 +169,4 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-W810": (0, "decision rules not applied"),
     "OCT-W904": (0, "memory is short for this batch size, it was halved"),
     "OCT-W905": (0, "a compiled network is not cached: every start compiles it"),
-    "OCT-W906": (0, "layer norms computed in parts: the engine has no kernel for this processor"),
 }

@@ -35,7 +35,7 @@ class Target:
     Attributes:
         title: how it is called in a sentence. library: its Python module; the version of that package is in every result.
         opens: (folder, artifact, threads, batch) -> Runtime. opens_kept: the same by way of the user's cache of compiled
-            networks, for an engine that compiles when it opens; such a runtime has `remarks` (code -> sentence).
+            networks, for an engine that compiles when it opens; such a runtime has `not_kept`: why nothing was kept, or "".
         golden: precision -> row of the table of tolerances (`runtimes/golden.py`) for golden images; its keys are the
             precisions that artifacts of this target may have. parity: where the row for a whole set is another one.
         needs: modules without which no artifact of it opens (`octc.core.optional.EXTRAS` has their extras).
