@@ -227,9 +227,12 @@ def _pad(it: State, node: onnx.NodeProto, source: Tensor, sides: list[Pair]) -> 
 def _pool(it: State, node: onnx.NodeProto) -> None:
     """In codes only where both sides have one scale, as LiteRT's kernels ask for."""
     known = attributes(node)
-    kernel, strides = tuple(known["kernel_shape"]), _pair(known, "strides")
+    kernel = tuple(known["kernel_shape"])
+    if any(name in it.readers for name in node.output[1:]):
+        raise refused(node, "with the places of its maxima as a result")
     if len(kernel) != 2 or _pair(known, "dilations") != (1, 1):
         raise refused(node, "a pool of another form than two dimensions without dilation")
+    strides = _pair(known, "strides")
     codes, parts = it.codes.get(node.input[0]), None
     before = it.shapes[node.input[0]][2:]
     int8 = codes is not None and it.ends_in_codes(node) == codes.scales

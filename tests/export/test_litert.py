@@ -339,6 +339,14 @@ def test_a_convolution_whose_result_nothing_quantises_computes_in_float_with_its
 
 REFUSED: dict[str, tuple[list[Node], dict[str, Any]]] = {
     "no such operator": ([node("CumSum", "x a")], {"a": np.int64(2)}),
+    "a pool of another form": (
+        [node("Unsqueeze", "x a", "u"), node("AveragePool", "u", kernel_shape=[3, 1, 1], strides=[1, 1, 1])],
+        {"a": np.int64([1])},
+    ),
+    "the places of its maxima": (
+        [helper.make_node("MaxPool", ["x"], ["p", "i"], kernel_shape=[2, 2]), node("Cast", "i", to=TensorProto.FLOAT)],
+        {},
+    ),
     "auto_pad": ([node("Conv", "x w", auto_pad="SAME_LOWER")], {"w": weight(6, 4, 3, 3)}),
     "over the images of a batch": ([node("ReduceMean", "x a")], {"a": np.int64([0, 2])}),
     "images of a batch": ([node("Slice", "x s e a")], {"s": np.int64([0]), "e": np.int64([-1]), "a": np.int64([0])}),
