@@ -68,7 +68,7 @@ def _unshare(proto: onnx.ModelProto, kept: set[str]) -> None:
 def _is_square(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
     """Whether a node gives squares, which leave FP16 above 256."""
     if node.op_type == "Mul":
-        return node.input[0] == node.input[1]
+        return bool(node.input[0] == node.input[1])
     exponent = constants.get(node.input[1]) if node.op_type == "Pow" else None
     return exponent is not None and bool((onnx.numpy_helper.to_array(exponent) == 2).all())
 
