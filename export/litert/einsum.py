@@ -55,8 +55,8 @@ class _Sum:
     def product(self, first: tuple[Tensor, str], second: tuple[Tensor, str], kept: str, step: int) -> tuple[Tensor, str]:
         """Two operands with their letters, and of the result; letters that are not kept are summed over."""
         name = f"{step}"
-        one, a = self.without(*first, kept + second[1], f"{name}/first sum")
-        two, b = self.without(*second, kept + a, f"{name}/second sum")
+        one, a = self.without(*first, kept + second[1], f"{name}/first total")
+        two, b = self.without(*second, kept + a, f"{name}/second total")
         every = "".join(c for c in a if c in b and c in kept)
         inner = "".join(c for c in a if c in b and c not in kept)
         rows, columns = ("".join(c for c in x if c not in y) for x, y in ((a, b), (b, a)))
@@ -95,5 +95,5 @@ def einsum(it: State, node: onnx.NodeProto) -> None:
     for step, (name, term) in enumerate(zip(node.input[1:], terms[1:], strict=True), 1):
         kept = wanted + "".join(terms[step + 1 :])
         made, letters = work.product((made, letters), (it.plain(name), term), kept, step)
-    made, letters = work.without(made, letters, wanted, "sum")
+    made, letters = work.without(made, letters, wanted, "total")
     it.set_plain(work.name, work.ordered(made, letters, wanted, "ordered"))
