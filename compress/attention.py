@@ -7,10 +7,14 @@ by the tracer; they call the attention that stands here.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules import transformer
 
 # modules of torch that are traced into: layers and an order, nothing else
 TRANSFORMERS = (
@@ -85,6 +89,28 @@ def attention_of(layer: nn.MultiheadAttention) -> Attention | None:
     """The same attention that can be traced into; None where there is none: keys and values that are added to those given."""
     added = layer.bias_k is not None or layer.add_zero_attn
     return None if added else Attention(layer)
+
+
+@contextmanager
+def layers_alone(*, masks: bool) -> Iterator[None]:
+    """Meanwhile torch's transformers compute in their layers and ask no mask for its values: whether one is causal is a hint to
+    a kernel, and a whole layer in one kernel cannot be written.
+
+    masks: they also pass masks on as they are, for `Attention`.
+    """
+    inner: Any = functional
+    before = torch.backends.mha.get_fastpath_enabled(), transformer._detect_is_causal_mask
+    known = inner._canonical_mask, inner._none_or_dtype
+    torch.backends.mha.set_fastpath_enabled(False)
+    transformer._detect_is_causal_mask = lambda *_args, **_kwargs: False
+    if masks:
+        inner._canonical_mask, inner._none_or_dtype = (lambda mask, **_kwargs: mask), (lambda _mask: None)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before[0])
+        transformer._detect_is_causal_mask = before[1]
+        inner._canonical_mask, inner._none_or_dtype = known
 
 
 def _added(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -130,9 +130,11 @@ def calibrated(  # noqa: PLR0913 - what is calibrated, how, on what, and who is 
 
 
 def channels_last(module: nn.Module) -> None:
-    """Weights [N, C, H, W] with their channels last; those of volumes, and constants of five axes, have no such order."""
-    if not any(tensor.dim() == 5 for tensor in (*module.parameters(), *module.buffers())):
-        module.to(memory_format=torch.channels_last)
+    """Weights of convolutions of maps with their channels last. Other parameters of four axes keep the order that a network
+    asks of them (`view_as_complex`)."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            part.to(memory_format=torch.channels_last)
 
 
 def looks_of(how: Quantisation, train: int, val: int) -> int:

@@ -18,7 +18,7 @@ from octc.compress.shapes import of_the_image, value_of
 from octc.compress.trace import computes_as, set_module
 
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # [N, C, H, W] -> [N, H, W, C], and back
-ARGUMENTS = ("input", "weight", "bias")
+ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 
 def as_convolutions(module: fx.GraphModule, whole: tuple[type[nn.Module], ...] = ()) -> list[str]:
@@ -56,7 +56,8 @@ def as_convolutions(module: fx.GraphModule, whole: tuple[type[nn.Module], ...] =
 
 
 def _modules_of_functions(module: fx.GraphModule) -> None:
-    """A linear function of weights that no image decides (`F.linear(x, self.qkv.weight, bias)`) becomes a layer of its own."""
+    """A linear function or convolution of weights that no image decides (`F.linear(x, self.qkv.weight, bias)`, a blur) becomes
+    a layer of its own."""
     values: dict[fx.Node, Any] = {}
     with torch.no_grad():
         for node in module.graph.nodes:
@@ -65,14 +66,17 @@ def _modules_of_functions(module: fx.GraphModule) -> None:
             elif node.op in ("call_function", "call_method") and _are_known(node, values):
                 values[node] = value_of(module, node, values)
     for node in list(module.graph.nodes):
-        if node.op != "call_function" or node.target is not functional.linear or node in values:
+        if node.op != "call_function" or node.target not in FUNCTIONS or node in values:
             continue
         given = dict(zip(ARGUMENTS, node.args, strict=False)) | node.kwargs
         weight, bias = given["weight"], given.get("bias")
-        if weight not in values or not (bias is None or bias in values) or values[weight].ndim != 2:
+        if weight not in values or not (bias is None or bias in values) or values[weight].ndim not in (2, 4):
             continue
-        name = f"linear_of_{node.name}"
-        module.add_submodule(name, linear_of(values[weight], None if bias is None else values[bias]))
+        layer = FUNCTIONS[node.target](values[weight], None if bias is None else values[bias], given)
+        if layer is None:
+            continue
+        name = f"{WORDS[node.target]}_of_{node.name}"
+        module.add_submodule(name, layer)
         with module.graph.inserting_before(node):
             made = module.graph.call_module(name, (given["input"],))
         made.meta = dict(node.meta)
@@ -81,6 +85,30 @@ def _modules_of_functions(module: fx.GraphModule) -> None:
     for node in reversed(list(values)):
         if not node.users and not (node.op == "call_method" and str(node.target).endswith("_")):
             module.graph.erase_node(node)
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None, _given: dict[str, Any]) -> nn.Module:
+    return linear_of(weight, bias)
+
+
+def _conv(weight: torch.Tensor, bias: torch.Tensor | None, given: dict[str, Any]) -> nn.Module | None:
+    """None: its strides, borders or groups are no numbers of the graph."""
+    keys = {key: given[key] for key in ARGUMENTS[3:] if key in given}
+    numbers: list[Any] = []
+    fx.node.map_aggregate(tuple(keys.values()), numbers.append)
+    if any(isinstance(one, fx.Node) for one in numbers):
+        return None
+    outputs, inputs, *sides = weight.shape
+    groups = int(keys.get("groups", 1))
+    made = nn.Conv2d(inputs * groups, outputs, tuple(sides), bias=bias is not None, **keys).to(weight)  # type: ignore[arg-type]
+    made.weight = nn.Parameter(weight.clone())
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach().clone())
+    return made.requires_grad_(False).eval()
+
+
+FUNCTIONS: dict[Any, Any] = {functional.linear: _linear, torch.conv2d: _conv}
+WORDS: dict[Any, str] = {functional.linear: "linear", torch.conv2d: "convolution"}  # names that checkpoints have
 
 
 def _are_known(node: fx.Node, values: dict[fx.Node, Any]) -> bool:

@@ -390,7 +390,7 @@ def int8_share(module: fx.GraphModule, size: int) -> float:
     def counted(layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
         nonlocal macs
         assert isinstance(layer, QuantConv2d)
-        macs += output[0].numel() * layer.conv.weight[0].numel()
+        macs += output.numel() * layer.conv.weight[0].numel()
 
     handles = [conv.register_forward_hook(counted) for conv in convolutions(module).values()]
     try:

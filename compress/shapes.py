@@ -10,6 +10,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ OF_SHAPE = (
     "is_floating_point", "is_complex", "is_nested", "is_quantized", "is_sparse",
 )  # fmt: skip
 WHOLE = ("einops",)  # packages that ask what kind of tensor they are given: their functions are operators of the graph
-OF_IMAGES = "a branch or loop that depends on the number of images in a batch"
+OF_IMAGES = "a branch, loop or len() that depends on the number of images in a batch (x.shape[0] is one that a graph keeps)"
+# what makes tensors of sizes, types and devices, and asks no tensor whether it is a symbol
+FACTORIES = ("arange", "empty", "eye", "full", "linspace", "ones", "zeros")
 
 
 class _Sized(fx.Proxy):
@@ -58,6 +61,28 @@ class _SizedAttribute(Attribute, _Sized):
         if name == "type" and self.attr == "device":  # a word, which torch.autocast asks for
             return self.tracer.known(self).type
         return super().__getattr__(name)
+
+
+@contextmanager
+def factories_traced() -> Iterator[None]:
+    """Meanwhile `torch.zeros(x.shape[0], 8, device=x.device)` and its like are operators of the graph."""
+    before = {name: getattr(torch, name) for name in FACTORIES}
+
+    def traced(function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            found: list[fx.Proxy] = []
+            fx.node.map_aggregate((args, kwargs), lambda one: found.append(one) if isinstance(one, fx.Proxy) else None)
+            return found[0].tracer.create_proxy("call_function", function, args, kwargs) if found else function(*args, **kwargs)
+
+        return call
+
+    for name, function in before.items():
+        setattr(torch, name, traced(function))
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(torch, name, function)
 
 
 def with_written(tensor: torch.Tensor, key: Any, value: Any) -> torch.Tensor:

@@ -18,8 +18,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from octc.compress import shapes
-from octc.compress.attention import TRANSFORMERS, attention_of
-from octc.compress.shapes import BATCHES, WHOLE, ShapeTracer
+from octc.compress.attention import TRANSFORMERS, attention_of, layers_alone
+from octc.compress.shapes import BATCHES, WHOLE, ShapeTracer, factories_traced
 from octc.core.errors import OctcError, first_line, shorten
 
 HINT = (
@@ -39,6 +39,7 @@ APART: dict[Any, Any] = {
     operator.itruediv: operator.truediv,
     torch.relu_: torch.relu,
 }
+AS_RESHAPE = {"view": "reshape", "view_as": "reshape_as"}
 # whether attention of torch is traced into (its masks may be asked for their values), and whether buffers are symbols as
 # weights are (a torch.Tensor's own method takes no symbol, `self.token.expand(len(x), -1, -1)`)
 WAYS = ((True, False), (True, True), (False, False))
@@ -121,6 +122,7 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
             raise OctcError("OCT-E404", text, hint=f"keep it whole: {_kept(kind)}; or {HINT}", place=name)
     _positional(module, modules)
     _out_of_place(module)
+    _of_any_order(module)
     _fold(module, dict(module.named_modules()))
     for node in list(module.graph.nodes):
         if node.op == "call_module" and computes_as(module.get_submodule(str(node.target)), PASSING):
@@ -145,7 +147,7 @@ def _traced(model: nn.Module, plain: nn.Module, size: int, whole: tuple[type[nn.
         tracer = _Tracer(size, kept)
         tracer.proxy_buffer_attributes = buffers
         try:
-            with _scripts_inlined():
+            with _scripts_inlined(), factories_traced(), layers_alone(masks=enter):
                 graph = tracer.trace(_entered(plain, kept))
             return fx.GraphModule(tracer.root, graph), tracer.specialised
         except Exception as error:  # whatever a network's own code raises when it meets a symbol in place of a tensor
@@ -212,6 +214,14 @@ def _out_of_place(module: fx.GraphModule) -> None:
         else:
             node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
             node.target = APART.get(node.target, node.target)
+
+
+def _of_any_order(module: fx.GraphModule) -> None:
+    """`view` becomes `reshape`: octc computes with channels last, where a view of several axes may not be had."""
+    for node in module.graph.nodes:
+        of_a_type = any(isinstance(one, torch.dtype) for one in (*node.args, *node.kwargs.values()))
+        if node.op == "call_method" and node.target in AS_RESHAPE and not of_a_type:
+            node.target = AS_RESHAPE[node.target]
 
 
 def _writes_over(module: fx.GraphModule, node: fx.Node) -> bool:

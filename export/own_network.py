@@ -42,7 +42,7 @@ from octc.runtimes.room import BATCH
 from octc.stats.patients import patient_ids
 from octc.stats.test_plan import ParityOptions
 from octc.train.loop.checkpoint import Checkpoint, tensors_as_bytes
-from octc.train.loop.evaluate import logits_of, network_input
+from octc.train.loop.evaluate import answer, logits_of, network_input
 from octc.train.loop.training import Data
 from octc.train.recipes.config import Quantisation
 
@@ -275,7 +275,7 @@ def _answers(model: nn.Module, candidates: UInt8, preprocess: Preprocess) -> npt
     try:
         last = _Last()
         with torch.no_grad(), last:
-            found: Any = model(network_input(torch.from_numpy(candidates[:1]), preprocess))
+            found = answer(model, network_input(torch.from_numpy(candidates[:1]), preprocess))
         if isinstance(found, torch.Tensor) and (fault := _no_logits(kind, found, last.name)) is None:
             return logits_of(model, candidates, preprocess, "cpu", batch=BATCH).numpy()
     except Exception as error:  # whatever a network of others raises

@@ -26,6 +26,22 @@ MISSING = frozenset({
     "StringConcat", "StringNormalizer", "StringSplit", "SwiGLU", "TfIdfVectorizer", "Unique",
 })  # fmt: skip
 BOUNDS = ("Clip", "Where", "Min", "Max")  # an infinity there is no number to compute with
+# what passes a mask of -inf on, and what takes -inf as "not this one"
+MASKED = (
+    "Add",
+    "Cast",
+    "Concat",
+    "Expand",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+)
+HIDING = ("LogSoftmax", "Max", "MaxPool", "ReduceMax", "Softmax")
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 HALF_MAX, HALF_LEAST = 65504.0, 6e-8
 
@@ -171,8 +187,26 @@ def not_finite(graph: Graph) -> Iterator[Hit]:
     for node in graph.nodes:
         for name in node.input:
             array = graph.array(name) if name in graph.constants and node.op_type not in (Q, DQ, *BOUNDS) else None
-            if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+            if array is None or array.dtype.kind != "f" or np.isfinite(array).all():
+                continue
+            hidden = bool((np.isfinite(array) | (array == -np.inf)).all()) and _only_hides(graph, node)
+            if not hidden:
                 yield node, "a constant is not finite"
+
+
+def _only_hides(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether what a mask is added to, or put into, ends in a softmax or maximum, for which -inf is nothing."""
+    waiting = [node]
+    while waiting:
+        one = waiting.pop()
+        if one.op_type not in (*MASKED, *HIDING):
+            return False
+        if one.op_type in MASKED:
+            behind = graph.users(one)
+            if not behind:
+                return False
+            waiting += behind
+    return True
 
 
 def doubles(graph: Graph) -> Iterator[Hit]:

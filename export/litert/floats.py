@@ -171,6 +171,13 @@ def compared(kind: str, it: State, node: onnx.NodeProto) -> None:
     keep(it, node.output[0], made, order)
 
 
+def opposite(it: State, node: onnx.NodeProto) -> None:
+    source, order = floats(it, node.input[0])
+    made = Tensor(node.output[0], source.shape, "bool")
+    it.add("LOGICAL_NOT", (source,), made)
+    keep(it, node.output[0], made, order)
+
+
 def where(it: State, node: onnx.NodeProto) -> None:
     parts, order = common(it, node)
     shape = [it.shapes[node.output[0]][axis] for axis in order]
@@ -344,14 +351,15 @@ OPERATORS: dict[str, Callable[[Any, onnx.NodeProto], None]] = {
     )},
     **{name: partial(binary, kind) for name, kind in (("Div", "DIV"), ("Max", "MAXIMUM"), ("Min", "MINIMUM"), ("Sum", "ADD"))},
     **{name: partial(compared, kind) for name, kind in (
-        ("Equal", "EQUAL"), ("Greater", "GREATER"), ("GreaterOrEqual", "GREATER_EQUAL"), ("Less", "LESS"),
-        ("LessOrEqual", "LESS_EQUAL"),
+        ("And", "LOGICAL_AND"), ("Equal", "EQUAL"), ("Greater", "GREATER"), ("GreaterOrEqual", "GREATER_EQUAL"),
+        ("Less", "LESS"), ("LessOrEqual", "LESS_EQUAL"), ("Or", "LOGICAL_OR"),
     )},
     **{name: partial(reduced, kind) for name, kind in (
         ("ReduceMax", "REDUCE_MAX"), ("ReduceMean", "MEAN"), ("ReduceMin", "REDUCE_MIN"), ("ReduceSum", "SUM"),
     )},
     "Expand": expand, "Gelu": gelu, "InstanceNormalization": instance_norm,
     "LayerNormalization": layer_norm, "LeakyRelu": leaky, "LogSoftmax": partial(softmax, "LOG_SOFTMAX"), "MatMul": matmul,
+    "Not": opposite,
     "PRelu": prelu, "Pow": power, "ReduceL1": partial(reduced, "SUM", before="ABS"),
     "ReduceL2": partial(reduced, "SUM", before="SQUARE", after="SQRT"),
     "ReduceSumSquare": partial(reduced, "SUM", before="SQUARE"), "Softmax": partial(softmax, "SOFTMAX"), "Where": where,

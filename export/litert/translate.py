@@ -17,7 +17,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from octc.export.litert import floats, moves
+from octc.export.litert.einsum import einsum
 from octc.export.litert.graph import Array, Graph, Scales, Tensor, constant
+from octc.export.litert.spread import transposed
 from octc.export.litert.state import NONE, RELU, State, attributes, refused
 
 LARGEST_BIAS = 2.0**30  # codes
@@ -225,9 +227,12 @@ def _pad(it: State, node: onnx.NodeProto, source: Tensor, sides: list[Pair]) -> 
 def _pool(it: State, node: onnx.NodeProto) -> None:
     """In codes only where both sides have one scale, as LiteRT's kernels ask for."""
     known = attributes(node)
-    kernel, strides = tuple(known["kernel_shape"]), _pair(known, "strides")
+    kernel = tuple(known["kernel_shape"])
+    if any(name in it.readers for name in node.output[1:]):
+        raise refused(node, "with the places of its maxima as a result")
     if len(kernel) != 2 or _pair(known, "dilations") != (1, 1):
         raise refused(node, "a pool of another form than two dimensions without dilation")
+    strides = _pair(known, "strides")
     codes, parts = it.codes.get(node.input[0]), None
     before = it.shapes[node.input[0]][2:]
     int8 = codes is not None and it.ends_in_codes(node) == codes.scales
@@ -352,7 +357,8 @@ def _pair(known: dict[str, Any], name: str) -> Pair:
 
 OPERATORS: dict[str, Callable[[Any, onnx.NodeProto], None]] = {
     **moves.OPERATORS, **floats.OPERATORS,
-    "Add": _binary, "AveragePool": _pool, "Cast": _cast, "Clip": _rectify, "Conv": _conv, "DequantizeLinear": _dequantize,
+    "Add": _binary, "AveragePool": _pool, "Cast": _cast, "Clip": _rectify, "Conv": _conv, "ConvTranspose": transposed,
+    "DequantizeLinear": _dequantize, "Einsum": einsum,
     "Gemm": _gemm, "GlobalAveragePool": _mean, "GlobalMaxPool": _largest, "HardSwish": _hard_swish, "MaxPool": _pool,
     "Mul": _binary, "QuantizeLinear": _quantize, "ReduceMean": _mean, "Relu": _rectify, "Sigmoid": _sigmoid, "Sub": _binary,
 }  # fmt: skip

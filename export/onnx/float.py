@@ -15,14 +15,20 @@ import onnx
 import torch
 from torch import nn
 
+from octc.compress.attention import layers_alone
 from octc.compress.shapes import BATCHES
 from octc.core.errors import OctcError, first_line
 from octc.core.files import sha256_file
+from octc.export.onnx.place import failed_at
 from octc.imaging.preprocess import Preprocess
 from octc.runtimes.onnxrt import reference_session
 from octc.train.networks.models import WithInput, out_of_place
 
 INPUT, OUTPUT = "image", "logits"
+OTHERWISE = (
+    "write what is named otherwise: no branch, shape or number of groups that depends on values or on how many images there "
+    "are; octc export -vv shows all. Or torch.onnx.export in a program of yours, and octc import FILE.onnx"
+)
 LIMIT = 2_000_000_000  # bytes; protobuf ends at 2 GiB
 FROZEN = "report this network"  # what octc itself wrote is not frozen
 APART = 1e-2  # of the range of the logits, that an image's may be away from those that it has alone
@@ -43,7 +49,7 @@ def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dic
     _apart(wrapped, pre)
     example = torch.zeros((2, pre.channels, pre.size, pre.size), dtype=torch.uint8)
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), layers_alone(masks=False):
             program = torch.onnx.export(
                 wrapped,
                 (example,),
@@ -56,9 +62,10 @@ def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dic
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        text = f"ONNX export failed: {first_line(error.__cause__ or error, 300)}"  # the exporter's own words name a step alone
-        hint = "octc export -vv shows all; change what is named, or choose another model"
-        raise OctcError("OCT-E407", text, hint=hint) from error
+        where, name = failed_at(error, wrapped)
+        at = f" at {where}" if where else ""
+        text = f"ONNX export failed{at}: {first_line(error.__cause__ or error, 300)}"  # its own words name a step alone
+        raise OctcError("OCT-E407", text, hint=OTHERWISE, place=name or None) from error
     assert program is not None  # only without dynamo does it return nothing
     proto: onnx.ModelProto = program.model_proto
     spell_norms(proto)

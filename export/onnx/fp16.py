@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from octc.core.errors import OctcError, shorten
@@ -64,16 +65,37 @@ def _unshare(proto: onnx.ModelProto, kept: set[str]) -> None:
                 node.input[place] = own.name
 
 
+def _is_square(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a node gives squares, which leave FP16 above 256."""
+    if node.op_type == "Mul":
+        return bool(node.input[0] == node.input[1])
+    exponent = constants.get(node.input[1]) if node.op_type == "Pow" else None
+    return exponent is not None and bool((onnx.numpy_helper.to_array(exponent) == 2).all())
+
+
+def _hides(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a node adds a mask: -inf, and else what FP16 holds."""
+    values = [onnx.numpy_helper.to_array(constants[n]) for n in node.input if n in constants and node.op_type == "Add"]
+    floats = [one for one in values if one.dtype.kind == "f"]
+    return any(bool(np.isneginf(one).any() and (np.abs(one[~np.isneginf(one)]) <= HALF_MAX).all()) for one in floats)
+
+
 def float_nodes(proto: onnx.ModelProto) -> list[str]:
-    """The normalisation of the image, norms and L2 sums, and what follows an L2 sum up to its division (GRN); names."""
+    """The normalisation of the image, norms and L2 sums, squares, and what follows a sum or square up to its division (GRN,
+    norms that are written out), scores that a mask hides up to their softmax; names."""
     readers: dict[str, list[Any]] = {}
     for node in proto.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
     kept = {node.name: node for node in proto.graph.node if node.op_type in FLOAT_OPERATORS}
-    for starts, through in (
-        ([node for node in kept.values() if node.op_type == "ReduceL2"], ("ReduceMean", "Add", "Div")),
-        (readers.get(INPUT, []), ("Cast", "Mul", "Sub")),
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    sums = [node for node in kept.values() if node.op_type == "ReduceL2"]
+    squares = [node for node in proto.graph.node if _is_square(node, constants)]
+    for starts, through, ends in (
+        (sums, ("ReduceMean", "Add", "Div"), ("Div",)),
+        (squares, ("ReduceMean", "ReduceSum", "Add", "Div", "Sqrt", "Reciprocal"), ("Div", "Sqrt", "Reciprocal")),
+        ([node for node in proto.graph.node if _hides(node, constants)], ("Reshape", "Softmax", "Where"), ("Softmax",)),
+        (readers.get(INPUT, []), ("Cast", "Mul", "Sub"), ("Sub",)),
     ):
         kept.update({node.name: node for node in starts})
         open_ends = list(starts)
@@ -81,5 +103,5 @@ def float_nodes(proto: onnx.ModelProto) -> list[str]:
             for user in [u for out in open_ends.pop().output for u in readers.get(out, [])]:
                 if user.name not in kept and user.op_type in through:
                     kept[user.name] = user
-                    open_ends += [user] if user.op_type != through[-1] else []
+                    open_ends += [user] if user.op_type not in ends else []
     return list(kept)

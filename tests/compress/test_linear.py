@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from octc.compress.fake_quant import QuantConv2d
 from octc.compress.linear import as_convolutions
-from octc.compress.placement import prepare
+from octc.compress.placement import int8_share, prepare
 from octc.compress.trace import trace_folded
 
 SIZE = 32
@@ -181,3 +181,51 @@ def test_they_are_quantised_as_convolutions_are(kind: type[nn.Module], placement
     found = {name for name, one in module.named_modules() if isinstance(one, QuantConv2d)}
     assert {"stem"} <= found
     assert found >= ({"wide", "narrow"} if kind is Maps else {"query", "key", "value"})
+
+
+class Blurred(nn.Module):
+    """A fixed filter and standardised weights, both as functions, and one whose number of groups no graph knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 2)
+        self.weight = nn.Parameter(torch.randn(8, 8, 3, 3))
+        self.register_buffer("blur", torch.ones(8, 1, 2, 2) / 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.conv2d(self.stem(x), self.blur, stride=2, groups=8)
+        weight = self.weight / self.weight.std((1, 2, 3), keepdim=True)
+        x = functional.conv2d(x, weight, None, 1, (1, 0), groups=1)
+        logits: torch.Tensor = self.head(functional.conv2d(x, self.blur, groups=x.shape[1]).mean((2, 3)))
+        return logits
+
+
+def test_convolutions_of_functions_are_layers() -> None:
+    torch.manual_seed(0)
+    net = Blurred().eval()
+    module = prepare(net, SIZE)
+    found = [one.conv for one in module.modules() if isinstance(one, QuantConv2d)]
+    assert [(one.groups, one.stride, one.padding) for one in found] == [
+        (1, (4, 4), (0, 0)), (8, (2, 2), (0, 0)), (1, (1, 1), (1, 0)),
+    ]  # fmt: skip
+    with torch.no_grad():
+        torch.testing.assert_close(module(X), net(X), rtol=1e-4, atol=1e-5)
+
+
+class Windows(nn.Module):
+    """A layer of tokens in windows, which stand beside the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.layer, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.stem(x).unflatten(3, (2, 4)).unflatten(2, (2, 4))
+        tokens = self.layer(maps.permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, 8))
+        logits: torch.Tensor = self.head(tokens.reshape(x.shape[0], 64, 8).mean(1))
+        return logits
+
+
+def test_the_share_of_int8_counts_every_window() -> None:
+    stem, layer, head = 64 * 8 * 48, 64 * 64, 16
+    assert int8_share(prepare(Windows().eval(), SIZE), SIZE) == pytest.approx((stem + layer) / (stem + layer + head))

@@ -83,7 +83,16 @@ def by_weights(net: Net, x: torch.Tensor) -> torch.Tensor:
     return net.conv(x) if net.conv.weight.abs().max() > 0 else x  # type: ignore[no-any-return]
 
 
-BODIES = [branched, asserted, looped, computed, in_parts, typed, written_into, in_a_context, by_weights]
+def stated(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """A state that begins with zeros for every image, and goes from row to row."""
+    state = torch.zeros(x.shape[0], 8, x.shape[3], dtype=x.dtype, device=x.device)
+    places = torch.arange(x.shape[2], device=x.device) + torch.full((x.size(0), 1), 0.5)
+    for row in range(4):
+        state = torch.tanh(x[:, :, row] + state + places[:, None, :1])
+    return net.conv(x) + state[:, :, None]  # type: ignore[no-any-return]
+
+
+BODIES = [branched, asserted, looped, computed, in_parts, typed, written_into, in_a_context, by_weights, stated]
 
 
 @pytest.mark.parametrize("size", [32, 64, 96])

@@ -91,7 +91,13 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Of, bool, int]] = {
         False,
         12,
     ),
-    "encoder whose mask is looked at": (encoder, lambda net, t: net.attention(t, mask=net.hidden), False, 0),  # type: ignore[operator]
+    "encoder with a boolean mask": (encoder, lambda net, t: net.attention(t, mask=net.hidden), False, 12),  # type: ignore[operator]
+    "encoder with a boolean mask and padding": (
+        lambda: encoder(batch_first=True),
+        lambda net, t: net.attention(t, mask=net.hidden, src_key_padding_mask=net.hidden[:1].expand(t.shape[0], -1)),  # type: ignore[operator]
+        True,
+        12,
+    ),
     "decoder of tokens of its own, which are known": (lambda: decoder(batch_first=True), asked, True, 5),
 }
 

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from octc.core.errors import OctcError
@@ -64,6 +64,39 @@ def test_norms_and_grn_stay_fp32(tmp_path: Path) -> None:
     sums = [types[node.output[0]] for node in typed.graph.node if node.op_type in ("ReduceL2", "LayerNormalization")]
     assert sums
     assert set(sums) == {TensorProto.FLOAT}
+
+
+def written_out(*nodes: onnx.NodeProto) -> onnx.ModelProto:
+    """float "x" [n, 4, 6, 6] -> nodes -> "logits"."""
+    image, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4, 6, 6]) for name in ("x", "logits"))
+    known = [numpy_helper.from_array(np.asarray(v), k) for k, v in {"two": np.float32(2), "a": np.int64([1])}.items()]
+    graph = helper.make_graph(list(nodes), "g", [image], [out], known)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize("square", [("Pow", "x", "two"), ("Mul", "x", "x")])
+def test_squares_stay_fp32_up_to_what_brings_them_back(square: tuple[str, str, str]) -> None:
+    """An RMS norm that is written out: at 300, the square alone would be beyond FP16."""
+    kind, *inputs = square
+    proto = written_out(
+        helper.make_node(kind, inputs, ["s"], name="square"),
+        helper.make_node("ReduceMean", ["s", "a"], ["m"], name="mean"),
+        helper.make_node("Sqrt", ["m"], ["r"], name="root"),
+        helper.make_node("Div", ["x", "r"], ["logits"], name="division"),
+    )
+    assert sorted(float_nodes(proto)) == ["mean", "root", "square"]
+
+
+def test_scores_behind_a_mask_stay_fp32_up_to_their_softmax() -> None:
+    proto = written_out(
+        helper.make_node("Add", ["x", "mask"], ["s"], name="masked"),
+        helper.make_node("Softmax", ["s"], ["t"], name="softmax"),
+        helper.make_node("Add", ["t", "x"], ["logits"], name="sum"),
+    )
+    for value, wanted in ((-np.inf, ["masked", "softmax"]), (np.inf, []), (np.nan, []), (0.0, [])):
+        del proto.graph.initializer[:]
+        proto.graph.initializer.append(numpy_helper.from_array(np.float32([0, value, 1, 0, 0, 0]), "mask"))
+        assert sorted(float_nodes(proto)) == wanted
 
 
 def test_x12_weight_beyond_the_range_names_the_operator(tmp_path: Path) -> None:

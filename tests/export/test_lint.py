@@ -257,6 +257,23 @@ def test_a_convolution_of_what_no_image_decides_needs_no_quantiser(silu: onnx.Mo
     assert rules(changed(silu, positions)) == set()
 
 
+@pytest.mark.parametrize(
+    ("value", "last", "clean"),
+    [(-np.inf, "Softmax", True), (-np.inf, "Relu", False), (np.inf, "Softmax", False), (np.nan, "Softmax", False)],
+)
+def test_a_mask_of_minus_infinity_is_for_a_softmax(value: float, last: str, clean: bool) -> None:
+    scores, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("scores", "y"))
+    mask = numpy_helper.from_array(np.float32([0, value, 0]), "mask")
+    chain = [
+        helper.make_node("Add", ["scores", "mask"], ["a"], name="masked"),
+        helper.make_node("Reshape", ["a", "s"], ["b"], name="moved"),
+        helper.make_node(last, ["b"], ["y"], name="last"),
+    ]
+    graph = helper.make_graph(chain, "g", [scores], [out], [mask, numpy_helper.from_array(np.int64([-1, 3]), "s")])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    assert [one.node for one in fired(proto, "E13")] == ([] if clean else ["masked"])
+
+
 def test_malformed_graphs_do_not_break_the_linter() -> None:
     opsets = [helper.make_opsetid("", 19)]
     empty = helper.make_model(helper.make_graph([], "g", [], []), opset_imports=opsets)

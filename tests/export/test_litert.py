@@ -94,6 +94,28 @@ FLOAT: dict[str, tuple[list[Node], dict[str, Any]]] = {
         [node("GlobalAveragePool", "x", "p"), node("Flatten", "p", "f"), node("Gemm", "f w b", transB=1)],
         {"w": weight(3, 4), "b": weight(3)},
     ),
+    "conditions": (
+        [node("Greater", "x a", "p"), node("Less", "x b", "q"), node("And", "p q", "r"), node("Not", "q", "s"),
+         node("Or", "r s", "t"), node("Cast", "t", to=TensorProto.FLOAT)], {"a": np.float32(1), "b": np.float32(3)},
+    ),
+    "einsum of every image's own": (
+        [node("Flatten", "x", "f"), node("Reshape", "f s", "r"), node("Einsum", "r r", "a", equation="bhic,bhjc->bhij"),
+         node("Einsum", "a r", equation="bhij,bhjc->bihc")], {"s": np.int64([0, 4, 9, 10])},
+    ),
+    "einsum with tables": (
+        [node("Einsum", "x c h", equation="bchw,cd,hg->bdgw")], {"c": weight(4, 5), "h": weight(9, 3)},
+    ),
+    "einsum, images inside": ([node("Einsum", "w x", equation="ij, bjhw")], {"w": weight(5, 4)}),
+    "einsum of one, with sums": ([node("Einsum", "x", equation="bchw->whb")], {}),
+    "transposed": ([node("ConvTranspose", "x w b")], {"w": weight(4, 6, 3, 2), "b": weight(6)}),
+    "transposed, strides": (
+        [node("ConvTranspose", "x w", strides=[2, 3], pads=[1, 0, 1, 2], output_padding=[1, 2])], {"w": weight(4, 6, 3, 4)},
+    ),
+    "transposed, borders wider than the kernel": (
+        [node("ConvTranspose", "x w", strides=[2, 2], pads=[3, 2, 4, 2])], {"w": weight(4, 6, 2, 3)},
+    ),
+    "transposed, groups and dilated": ([node("ConvTranspose", "x w", group=2, dilations=[2, 1])], {"w": weight(4, 3, 3, 3)}),
+    "transposed, a group a channel": ([node("ConvTranspose", "x w", group=4, strides=[2, 2])], {"w": weight(4, 2, 2, 2)}),
     "functions": (
         [node("Tanh", "x", "a"), node("Exp", "a", "b"), node("Log", "b", "c"), node("Sqrt", "b", "d"), node("Neg", "c", "e"),
          node("Sin", "e", "f"), node("Cos", "d", "g"), node("Abs", "f", "h"), node("Sum", "g h d")], {},
@@ -317,6 +339,14 @@ def test_a_convolution_whose_result_nothing_quantises_computes_in_float_with_its
 
 REFUSED: dict[str, tuple[list[Node], dict[str, Any]]] = {
     "no such operator": ([node("CumSum", "x a")], {"a": np.int64(2)}),
+    "a pool of another form": (
+        [node("Unsqueeze", "x a", "u"), node("AveragePool", "u", kernel_shape=[3, 1, 1], strides=[1, 1, 1])],
+        {"a": np.int64([1])},
+    ),
+    "the places of its maxima": (
+        [helper.make_node("MaxPool", ["x"], ["p", "i"], kernel_shape=[2, 2]), node("Cast", "i", to=TensorProto.FLOAT)],
+        {},
+    ),
     "auto_pad": ([node("Conv", "x w", auto_pad="SAME_LOWER")], {"w": weight(6, 4, 3, 3)}),
     "over the images of a batch": ([node("ReduceMean", "x a")], {"a": np.int64([0, 2])}),
     "images of a batch": ([node("Slice", "x s e a")], {"s": np.int64([0]), "e": np.int64([-1]), "a": np.int64([0])}),

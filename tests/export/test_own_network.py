@@ -326,3 +326,60 @@ def test_an_artifact_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> No
     assert caught.value.code == "OCT-E106"
     assert (folder / "artifact.json").read_bytes() == before
     assert octc.export(quantized, ["onnx"], "fp32", out=tmp_path, force=True) == [folder]
+
+
+class ChannelsFirst(nn.Module):
+    """Its views want channels first, in a map of the image and in a parameter of four axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8 * 64, 4)
+        self.turns = nn.Parameter(torch.randn(8, 8, 5, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.stem(x)
+        turned = torch.fft.irfft2(torch.fft.rfft2(maps) * torch.view_as_complex(self.turns), s=(8, 8))
+        logits: torch.Tensor = self.head((maps + 0.1 * turned).view(x.size(0), -1) + maps.view(x.size(0), -1))
+        return logits
+
+
+def test_a_network_whose_views_want_channels_first_is_quantised() -> None:
+    torch.manual_seed(0)
+    net = ChannelsFirst().eval()
+    found = octc.quantize(net, pictures(16), PRE, options=QUICK)
+    x = torch.randn(2, 3, 64, 64)
+    assert found.module is not None
+    for images in (x, x.contiguous(memory_format=torch.channels_last)):
+        with torch.no_grad():
+            wanted = net(x)
+            assert float((found.module(images) - wanted).abs().max()) < 0.1 * float(np.ptp(wanted.numpy()))
+
+
+class Columns(nn.Module):
+    """Reads the columns of a map one after the other, to and fro."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(32, 4)
+        self.read, self.again = nn.LSTM(8, 8, batch_first=True, bidirectional=True), nn.GRU(16, 32, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found, _ = self.again(self.read(self.stem(x).relu().mean(2).transpose(1, 2))[0])
+        logits: torch.Tensor = self.head(found[:, -1])
+        return logits
+
+
+@pytest.mark.slow
+def test_recurrent_layers_are_exported_and_answer_as_torch_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Columns().eval()
+    found = octc.quantize(net, pictures(16), PRE, options=QUICK)
+    files = [tmp_path / f"{k}.png" for k in range(3)]
+    for file, picture in zip(files, pictures(3), strict=True):
+        picture.save(file)
+    for folder in octc.export(found, ["onnx", "openvino"], "fp32", out=tmp_path / "out"):
+        with octc.load(folder, threads=1) as model:
+            answers = [list((one.probabilities or {}).values()) for one in model.predict(files)]
+        images = np.concatenate([PRE.prepare(Image.open(one)) for one in files])
+        wanted = logits_of(net, images, PRE, "cpu").softmax(1).numpy()
+        np.testing.assert_allclose(answers, wanted, atol=1e-4)

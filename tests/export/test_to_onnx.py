@@ -17,6 +17,7 @@ from octc.export.formats import FORMATS, choose_opset
 from octc.export.onnx import float as to_onnx
 from octc.export.onnx.float import check_batches, check_written, compare_batches, opset_of, read_onnx, write_onnx
 from octc.imaging.preprocess import Preprocess
+from octc.runtimes.onnxrt import reference_session
 from octc.train.networks.models import WithInput, build_model
 from tests.stand_ins import normalised
 
@@ -105,6 +106,51 @@ def test_what_cannot_be_exported_is_named_and_not_the_step_of_the_exporter(tmp_p
     assert caught.value.code == "OCT-E407"
     assert "data-dependent" in caught.value.message
     assert "\x1b" not in caught.value.message
+    assert "Looking), test_to_onnx.py:" in caught.value.message
+
+
+class Grouped(nn.Module):
+    """A part that convolves each image with weights of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = x.mean((2, 3)).reshape(-1, 1, 1, 1)
+        found: torch.Tensor = torch.conv2d(x.flatten(0, 1)[None], weights, groups=weights.shape[0])
+        return found.reshape(x.shape).mean((2, 3))
+
+
+def test_the_module_and_line_of_an_operator_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        write_onnx(nn.Sequential(nn.Identity(), Grouped()), PRE, tmp_path / "m.onnx", 20)
+    assert (caught.value.code, caught.value.place) == ("OCT-E407", "1")
+    assert "1 (Grouped), test_to_onnx.py:" in caught.value.message
+    assert "conv2d" in caught.value.message
+    assert "octc import" in caught.value.hint
+
+
+class Masked(nn.Module):
+    """An encoder of torch that is given a causal mask, which torch asks whether it is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 16, 16)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 1)
+        self.register_buffer("mask", torch.ones(16, 16).triu(1).bool())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.encoder(self.stem(x).flatten(2).transpose(1, 2), mask=self.mask)[:, -2]
+        return found
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_an_encoder_with_a_mask_is_written(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Masked().eval()
+    write_onnx(model, PRE, tmp_path / "m.onnx", 20)
+    images = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
+    (found,) = reference_session(tmp_path / "m.onnx").run(None, {"image": images})
+    with torch.no_grad():
+        np.testing.assert_allclose(found, WithInput(model, PRE)(torch.from_numpy(images)), atol=1e-5)
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_x03_frozen_batch_is_found_by_the_exporter(tmp_path: Path) -> None:

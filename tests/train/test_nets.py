@@ -82,6 +82,51 @@ def test_sfnet_saves_the_maps_that_the_released_code_computes_twice() -> None:
     assert (count_macs(model, 224) + twice) / 1e9 == pytest.approx(4.774, abs=0.001)
 
 
+class Reader(nn.Module):
+    """Reads the columns of an image one after the other."""
+
+    def __init__(self, kind: Any, **keys: Any) -> None:
+        super().__init__()
+        self.read = kind(3, 8, batch_first=True, **keys)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.read(x.mean(2).transpose(1, 2))[0][:, -1]
+        return logits
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers_are_counted(kind: Any, gates: int, device: str) -> None:
+    step = gates * 8 * (3 + 8)
+    assert count_macs(Reader(kind).to(device), 16) == 16 * step
+    second = gates * 8 * (16 + 8)
+    assert count_macs(Reader(kind, num_layers=2, bidirectional=True).to(device), 16) == 16 * 2 * (step + second)
+
+
+class Looks(nn.Module):
+    """Attention over the places of a map, in one kernel, or a whole layer of torch's transformers."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        if isinstance(self.layer, nn.MultiheadAttention):
+            found: torch.Tensor = self.layer(tokens, tokens, tokens, need_weights=False)[0].mean(1)
+            return found
+        return self.layer(tokens).mean(1)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_attention_is_counted_in_whatever_kernel(device: str) -> None:
+    places = 8 * 8
+    attention = 4 * places * 3 * 3 + 2 * places * places * 3
+    assert count_macs(Looks(nn.MultiheadAttention(3, 1, batch_first=True)).to(device), 8) == attention
+    layer = nn.TransformerEncoderLayer(3, 1, 5, batch_first=True)
+    assert count_macs(Looks(layer).to(device), 8) == attention + 2 * places * 3 * 5
+
+
 LEVELS: list[tuple[str, Callable[..., list[torch.Tensor]], list[int]]] = [
     ("vgg16", vgg_levels, [64, 128, 256, 512, 512]),
     ("densenet121", densenet_levels, [64, 256, 512, 1024, 1024]),

@@ -20,6 +20,16 @@ def network_input(images: torch.Tensor, pre: Preprocess) -> torch.Tensor:
     return normalise(images, pre).contiguous(memory_format=torch.channels_last)
 
 
+def answer(model: nn.Module, images: torch.Tensor) -> Any:
+    """What a network gives for images, channels last; for such ones channels first whose `view` asks for that order."""
+    try:
+        return model(images)
+    except RuntimeError:
+        if images.is_contiguous():
+            raise
+        return model(images.contiguous())
+
+
 @torch.inference_mode()
 def logits_of(
     model: nn.Module,
@@ -33,7 +43,7 @@ def logits_of(
     model.eval()
     rows = []
     for chunk in eval_batches(images, batch):
-        rows.append(model(network_input(chunk.to(device), pre)).float().cpu())
+        rows.append(answer(model, network_input(chunk.to(device), pre)).float().cpu())
         if stop is not None and stop():
             break
     return torch.cat(rows)
