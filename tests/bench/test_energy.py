@@ -165,7 +165,7 @@ def test_a_clock_that_is_set_or_a_meter_that_fails_costs_no_latency(
     """The wall clock jumps while the row runs. Its energy is not known; the row is, and the bench ends with what is wrong."""
     pretend_quiet(monkeypatch)
     monkeypatch.setattr("octc.bench.timing.power.energy.LEAST_S", 0.1)
-    monkeypatch.setattr("octc.bench.timing.power.energy.LEAST_READINGS", 5)
+    monkeypatch.setattr("octc.bench.timing.power.energy.LEAST_READINGS", 2)
     run = shared_run()
     shifts = iter([clock_shift(), clock_shift() + int(step_s * S)])
     monkeypatch.setattr("octc.bench.timing.measure.clock_shift", lambda: next(shifts))

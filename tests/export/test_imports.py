@@ -429,7 +429,7 @@ def test_an_old_resize_is_the_same_after_what_the_hint_says(mode: str, scale: fl
     ("com.microsoft", "QLinearAdd", "QuantFormat.QDQ"),
     ("com.microsoft", "FusedConv", "before ONNX Runtime optimised it"),
     ("ai.onnx.ml", "ZipMap", "{'zipmap': False}"),
-    ("", "LSTM", "write the network without them"),
+    ("", "DFT", "write the network without them"),
     ("", "SplitToSequence", "dynamo=True"),
 ])  # fmt: skip
 def test_a_foreign_operator_is_refused_with_what_makes_a_file_without_it(
