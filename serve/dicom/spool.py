@@ -22,7 +22,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -211,6 +211,8 @@ class Spool:
         for tries in (self.folder / "queue").glob("*.tries"):
             if not self.source(tries.stem).is_file():  # left over from an interrupted removal
                 tries.unlink(missing_ok=True)
+        there = [*(self.folder / "queue").glob("*.dcm"), *(self.folder / "outbox").glob("*/*.dcm")]
+        self._newest = max((moment for one in there if (moment := _time_of(one)) is not None), default=0)
         self.audit("opened", queue=len(self.queued()), outbox=len(self._names("outbox")))
         self.arrived.set()
         self.answered.set()
@@ -244,7 +246,7 @@ class Spool:
                 return False
             handle = os.open(file, os.O_RDONLY)
             try:
-                _set_time(handle, self._turn((self.folder / "queue").glob("*.dcm")))
+                _set_time(handle, self._turn())
                 os.fsync(handle)
                 size = os.fstat(handle).st_size
             finally:
@@ -257,10 +259,12 @@ class Spool:
         self.arrived.set()
         return True
 
-    def _turn(self, there: Iterable[Path]) -> int:
-        """A time of change for what comes next, ns: now, but later than that of all that is there."""
-        newest = max((facts for one in there if (facts := _time_of(one)) is not None), default=0)
-        return max(int(self._clock() * 1e9), newest + TICK)
+    def _turn(self) -> int:
+        """A time of change for what comes next, ns: now, but later than that of all that was there when the queue was opened,
+        or came since. Folders are not looked through for it: the other thread takes away what it has sent."""
+        with self._guard:
+            self._newest = max(int(self._clock() * 1e9), self._newest + TICK)
+            return self._newest
 
     def queued(self) -> list[str]:
         """Keys of waiting sources: those with fewest attempts first, then by time of arrival."""
@@ -302,7 +306,7 @@ class Spool:
         """Yield a folder for the objects to send; on success it becomes the outbox entry atomically."""
         with publishing(self.folder / "outbox" / key) as folder:
             yield folder
-            moment = self._turn((self.folder / "outbox").glob("*/*.dcm"))
+            moment = self._turn()
             for one in folder.glob("*.dcm"):
                 _set_time(one, moment)
         self.audit("answered", key, **facts)

@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
@@ -230,6 +231,28 @@ def test_a_clock_that_is_set_back_changes_no_order(tmp_path: Path) -> None:
                 (folder / "report.dcm").write_bytes(b"x")
             now[0] -= 3600
         assert [one.key for one in spool.waiting()] == names
+
+
+def test_answers_and_reports_that_are_sent_meanwhile_do_not_meet(tmp_path: Path) -> None:
+    """One thread puts answers into the outbox while another takes away what it has sent."""
+    keys = [f"{number:032x}" for number in range(300)]
+    with Spool(tmp_path / "spool") as spool:
+        sent: list[str] = []
+
+        def send() -> None:
+            while len(sent) < len(keys):
+                for one in spool.waiting():
+                    spool.sent(one)
+                    sent.append(one.key)
+
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        for key in keys:
+            with spool.answering(key) as folder:
+                (folder / "report.dcm").write_bytes(b"x")
+        sender.join(60)
+        assert sent == keys
+        assert {spool.state_of(key) for key in keys} == {"done"}
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[1]", '{"due": "soon"}'])
