@@ -32,6 +32,7 @@ from octc.volumes.volume import HEYEX_LOG, Volume
 Note = tuple[str, str]  # code, text
 Engine = Callable[[UInt8], Float32]  # a Runtime, or what stands before one
 UNSURE = 0.5  # no class reaches this probability
+NO_EYE = "no answer for the eye"  # why a person is to decide
 DECODING_THREAD = "octc-decoding"  # begins the name of the threads that decode
 AHEAD = 2  # batches of pictures that are decoded while one runs
 
@@ -364,7 +365,7 @@ def ruled(record: Record, artifact: Artifact, rules: Decision | None, *, views: 
         return replace(record, notes=(*record.notes, ("OCT-W810", text)))
     found = decide(values, rules, artifact.classes)
     if record.label is None:  # unlike the training images, or an eye without an answer
-        why = "unlike the training images" if record.eye is None else "no answer for the eye"
+        why = "unlike the training images" if record.eye is None else NO_EYE
         return replace(record, decided=replace(found, members=None, flagged=None, refer=True, why=(why,)))
     return replace(record, label=found.label, decided=found)
 

@@ -12,9 +12,9 @@ import numpy as np
 from octc.core.errors import OctcError
 from octc.core.standard_input import NAME
 from octc.runtimes.inputs import may_be_volume
-from octc.runtimes.predict import Eye, Record, Scan, Unread, decided, mappings_of, ruled
+from octc.runtimes.predict import NO_EYE, Eye, Record, Scan, Unread, decided, mappings_of, ruled
 from octc.stats.aggregation import Aggregation, aggregate, places_of, stated_aggregation
-from octc.stats.deciding import KEY, stated_decision
+from octc.stats.deciding import KEY, Decided, stated_decision
 from octc.stats.multilabel import thresholds_of
 from octc.store.artifacts import Artifact
 from octc.volumes.formats import pictures_of, read_volumes
@@ -126,9 +126,11 @@ def answer_of(records: list[Record], artifact: Artifact, how: Aggregation) -> Re
     reasons = _reasons(volume, len(usable), len(records))
     eye = Eye(volume.laterality.value, len(records), len(usable), how, reasons, volume.patient)
     record = Record(Path(volume.name), eye=eye, notes=tuple(_notes(volume, artifact, how, reasons)))
-    if not usable:
-        return record
     exclusive = artifact.task != "multilabel"
+    rules = stated_decision(artifact.details, artifact.classes, "eye")
+    if not usable:
+        referred = Decided(label=None, flagged=None, members=None, refer=True, why=(NO_EYE,))
+        return replace(record, decided=referred) if exclusive and rules is not None else record
     chosen = [one.scan.index for one in usable if one.scan is not None]
     places = places_of(volume.frames, chosen) if volume.spatial else None
     scores = aggregate(np.asarray([one.probabilities for one in usable]), how, exclusive=exclusive, places=places)
@@ -136,7 +138,6 @@ def answer_of(records: list[Record], artifact: Artifact, how: Aggregation) -> Re
         record = decided(record, scores, thresholds_of(artifact.details, len(artifact.classes)))
         return replace(record, label=None, labels=()) if reasons else record
     answered = replace(record, probabilities=tuple(map(float, scores)), label=None if reasons else int(scores.argmax()))
-    rules = stated_decision(artifact.details, artifact.classes, "eye")
     if rules is None and KEY in artifact.details:
         text = "the artifact's decision rules are of images, and none was chosen for eyes: the likeliest class is answered"
         answered = replace(answered, notes=(*answered.notes, ("OCT-W810", text)))

@@ -15,7 +15,7 @@ from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import Reporter
 from octc.runtimes.layers import Values, layer_values
 from octc.stats.comparison import nonfinite
-from octc.stats.deciding import decide, stated_decision
+from octc.stats.deciding import decide, labels_of, stated_decision
 from octc.stats.decision_rules import Decision
 from octc.stats.metrics import Float64, combine_views
 from octc.stats.multilabel import thresholds_of, view_scores
@@ -106,8 +106,9 @@ def _gaps(records: Records) -> list[float]:
 
 def _decided(records: Records, rules: Decision, classes: Sequence[str]) -> list[int]:
     """What rules answer to each image; K more where they refer it: a machine that crosses a threshold alone differs."""
-    found = (decide(row, rules, classes) for row in combine_views(records.logits)[0])
-    return [one.label + len(classes) * one.refer for one in found]
+    scores = combine_views(records.logits)[0]
+    labels = labels_of(scores, rules, classes).tolist()
+    return [label + len(classes) * decide(row, rules, classes).refer for label, row in zip(labels, scores, strict=True)]
 
 
 def _answers(records: Records, thresholds: tuple[float, ...] | None) -> list[int] | list[list[int]]:

@@ -24,12 +24,13 @@ class Decided:
     """The decision for one image.
 
     Attributes:
-        label: predicted class index. flagged: classes whose operating point is reached; None without operating points.
+        label: predicted class index; None without an answer.
+        flagged: classes whose operating point is reached; None without operating points.
         members: classes of the prediction set, most likely first; None without prediction sets.
         refer: whether to refer the image to a person; why: the reasons.
     """
 
-    label: int
+    label: int | None
     flagged: tuple[int, ...] | None
     members: tuple[int, ...] | None
     refer: bool

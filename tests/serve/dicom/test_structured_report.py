@@ -18,6 +18,7 @@ from typing import Any
 import pydicom
 import pytest
 
+import octc
 from octc.cli._app.main import main
 from octc.core.files import sha256_file
 from octc.imaging.decode import muted
@@ -256,6 +257,22 @@ def test_what_the_rules_of_an_artifact_decide_stands_in_the_report(tmp_path: Pat
     (other,) = [pydicom.dcmread(one) for one in (tmp_path / "2").iterdir()]
     assert codes(other, "To be decided by a person") == []
     assert any("OCT-W810" in text for text in texts(other, "Comment"))
+
+
+def test_an_eye_without_an_answer_is_to_be_decided_by_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """None of its B-scans can be used: who reads `refer` alone would take it for one that is sure."""
+    path = world.stored(world.eye_object("R", frames=world.strange()), tmp_path / "a.dcm")
+    folder = ruled_artifact(tmp_path / "ruled", "image", "eye")
+    assert main(["predict", str(folder), str(path), "--dicom-sr", str(tmp_path / "sr"), "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)["data"]["records"]
+    (record,) = [one for one in records if "eye" in one]
+    assert (record["eye"]["usable"], record["label"], record["probabilities"]) == (0, None, None)
+    assert (record["refer"], record["refer_because"], record["set"]) == (True, ["no answer for the eye"], None)
+    (report,) = [pydicom.dcmread(one) for one in (tmp_path / "sr").iterdir()]
+    assert faults(report) == []
+    assert codes(report, "To be decided by a person") == [("373066001", "SCT", "Yes")]
+    plain = octc.load(ruled_artifact(tmp_path / "plain", "image")).predict([path])[-1]
+    assert (plain.refer, plain.eye is not None) == (None, True)  # no rules of eyes
 
 
 @pytest.mark.parametrize(
