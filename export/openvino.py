@@ -13,6 +13,7 @@ from octc.core.optional import need, openvino_core
 from octc.export.onnx.ranges import HALF_MAX
 
 MAIN = "model.xml"
+EXTREMES = ("ReduceMax", "ReduceMin")
 STREAM = "iostream error"  # of a file; OpenVINO removes what it could not write whole, so that the disk seems to have room
 
 
@@ -21,7 +22,7 @@ def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
 
     The graph is simplified as OpenVINO's own converter does it (that one reports its use, so it is not called): constants are
     folded, Q/DQ of activations becomes FakeQuantize. INT8 codes stay INT8 in the .bin. The batch axis stays dynamic: the
-    runtime reshapes to a static one.
+    runtime reshapes to a static one. In a file with quantisers ReduceMax and ReduceMin stay operators of their own.
 
     Raises:
         OctcError: E407 when OpenVINO cannot read the file, E904 when its files cannot be written, E408 with the weights that
@@ -33,6 +34,7 @@ def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
     try:
         model = openvino_core().read_model(str(source))
         apply_moc_transformations(model, True)
+        _part_extremes(model)
         openvino.save_model(model, str(folder / MAIN), compress_to_fp16=half)
     except RuntimeError as error:
         if STREAM in str(error):
@@ -52,6 +54,25 @@ def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
     main.write_bytes(re.sub(rb"\n\t+", b"\n", main.read_bytes()))  # the indentation alone is 140 kB of EfficientNet-B2's file
     sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("model.*"))}
     return {"bytes": sum(sizes.values()), "file_bytes": sizes, "writer": f"openvino {openvino.__version__.split('-')[0]}"}
+
+
+def _part_extremes(model: Any) -> None:
+    """Let each ReduceMax and ReduceMin be read twice, by a maximum of itself, where anything is quantised.
+
+    OpenVINO 2026.4.1 on x86 fuses one with the quantiser behind it (and with what stands in between, a Concat too) and then
+    compares values that are rounded to whole numbers. What has two readers is not fused.
+    """
+    from openvino import opset8
+
+    found = model.get_ordered_ops()
+    if not any(node.get_type_name() == "FakeQuantize" for node in found):
+        return
+    for node in found:
+        if node.get_type_name() in EXTREMES:
+            readers = [one for one in node.output(0).get_target_inputs() if one.get_node().get_type_name() != "Result"]
+            same = opset8.maximum(node, node).output(0)
+            for reader in readers:
+                reader.replace_source_output(same)
 
 
 def beyond_half(model: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -134,3 +135,29 @@ def test_places_in_every_image_are_one_constant_to_litert(tmp_path: Path) -> Non
         image.save(file)
     found = np.array([list(row.probabilities.values()) for row in load(getattr(one, "folder", one)).predict(files)])
     assert np.abs(found - expected).max() < 0.01
+
+
+class Spatial(nn.Module):
+    """As CBAM: places are weighed by the mean and the largest of their channels (Woo et al. 2018, arXiv 1807.06521)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.place = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(2, 1, 7, padding=3)
+        self.last, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        x = x * torch.sigmoid(20 * self.place(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
+        logits: torch.Tensor = self.head(torch.relu(self.last(x)).mean((2, 3)))
+        return logits
+
+
+def test_openvino_weighs_places_as_the_quantisers_do(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray((rng.integers(0, 120, (40, 40)) + 40 * (i % 4)).astype(np.uint8)) for i in range(16)]
+    torch.manual_seed(0)
+    options = octc.QuantizeOptions(rounding=False, observers=["max"])
+    quantized = octc.quantize(Spatial().eval(), images, PRE, classes=["a", "b"], options=options)
+    (folder,) = octc.export(quantized, ["openvino"], out=tmp_path)
+    report = json.loads((folder / "artifact.json").read_text())["details"]["golden"]
+    assert report["delta_over_s"] < 0.005  # 0.015 where OpenVINO rounds the largest to whole numbers

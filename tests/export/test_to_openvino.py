@@ -12,7 +12,7 @@ import onnx
 import openvino
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.placement import prepare
@@ -103,3 +103,41 @@ def test_the_graph_is_simplified_and_codes_stay_codes(tmp_path: Path) -> None:
         core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(IMAGES)[0] for model in (read, simple)
     )
     assert np.abs(before - after).max() <= 1e-3 * np.ptp(before)
+
+
+@pytest.mark.parametrize("between", ["nothing", "a concat", "a product"])
+@pytest.mark.parametrize("kind", ["ReduceMax", "ReduceMin"])
+def test_extremes_are_quantised_as_they_are(kind: str, between: str, tmp_path: Path) -> None:
+    """OpenVINO rounds them to whole numbers where it fuses them with a quantiser, and half of this range is lost."""
+    step, factor = np.float32(1 / 128), np.float32(0.75)
+    channels = 2 if between == "a concat" else 1
+    codes = (60 * np.eye(channels)).astype(np.int8).reshape(channels, channels, 1, 1)
+    constants = {
+        "axes": np.int64([1]), "factor": factor, "step": step, "zero": np.uint8(0), "codes": codes, "wide": np.float32(1 / 60),
+    }  # fmt: skip
+    nodes = [helper.make_node(kind, ["x", "axes"], ["found"])]
+    if between == "a concat":
+        nodes.append(helper.make_node("ReduceMean", ["x", "axes"], ["mean"]))
+        nodes.append(helper.make_node("Concat", ["mean", "found"], ["given"], axis=1))
+    elif between == "a product":
+        nodes.append(helper.make_node("Mul", ["found", "factor"], ["given"]))
+    nodes.append(
+        helper.make_node("QuantizeLinear", ["found" if between == "nothing" else "given", "step", "zero"], ["quantised"])
+    )
+    nodes.append(helper.make_node("DequantizeLinear", ["quantised", "step", "zero"], ["read"]))
+    nodes.append(helper.make_node("DequantizeLinear", ["codes", "wide"], ["weight"]))
+    nodes.append(helper.make_node("Conv", ["read", "weight"], ["y"]))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", k, 6, 6]) for name, k in (("x", 4), ("y", channels))]
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "source.onnx")
+    write_openvino(tmp_path / "source.onnx", tmp_path, half=False)
+    model = openvino_core().read_model(str(tmp_path / MAIN))
+    model.reshape([2, 4, 6, 6])
+    # halves of a code are left out, which engines round to either side
+    x = (np.random.default_rng(0).integers(0, 1000, (2, 4, 6, 6)) / 512 + 1 / 4096).astype(np.float32)
+    extreme = (x.max if kind == "ReduceMax" else x.min)(axis=1, keepdims=True)
+    parts = {"nothing": [extreme], "a concat": [x.mean(axis=1, keepdims=True), extreme], "a product": [factor * extreme]}
+    expected = np.rint(np.concatenate(parts[between], axis=1) / step) * step
+    found = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
