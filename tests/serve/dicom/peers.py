@@ -120,8 +120,8 @@ def web_pacs(tls: ssl.SSLContext | None = None) -> Iterator[tuple[Pacs, str]]:
         thread.join()
 
 
-def until(what: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Wait for something that becomes true."""
+def until(what: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """Wait for something that becomes true; long, since nobody waits for it but where it never comes."""
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end, "it did not happen in time"
@@ -130,7 +130,9 @@ def until(what: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 
 def audit(spool: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (spool / "audit.jsonl").read_text().splitlines()]
+    """The lines that are whole: the next one may just be written."""
+    text = (spool / "audit.jsonl").read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 @contextmanager
