@@ -41,7 +41,7 @@ from octc.archive.worker import Setup
 from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.faults import writing_to
-from octc.core.files import TEMPORARY, entries, remove_leftovers, replacing, sha256_file, write_bytes, write_json
+from octc.core.files import TEMPORARY, entries, remove_leftovers, replacing, write_bytes, write_json
 from octc.core.optional import need
 from octc.core.progress import LogReporter, Reporter, Step, spell_seconds
 from octc.core.several import several
@@ -53,7 +53,6 @@ from octc.runtimes.answers import has_rules
 from octc.runtimes.inputs import log_test_images
 from octc.runtimes.model import Model, located
 from octc.runtimes.scans import aggregation_of
-from octc.store.artifacts import MANIFEST as ARTIFACT
 from octc.store.find import Found
 from octc.store.monitor_store import open_store
 from octc.volumes.identity import read_identity_key
@@ -190,13 +189,14 @@ def predict_archive(
     _check_words(words, folder / FOLDER)
     if asked.monitor is not None:
         open_store(asked.monitor, make=True).close()  # its errors before any work
-    with holding(folder, shard), writing_to(folder):
+    with holding(folder, shard) as is_last, writing_to(folder):
         now = _planned(folder, shard, identity, words, user, tell)
         job = _Job(found, folder, shard, asked, tell, _setup(folder, found, identity, asked))
         spent = job.run(now)
         with planning(folder):  # of several processes whoever comes last sees the units of all
             done = read_journals(folder)
-            _close(folder, identity, columns, done)
+            if is_last():
+                _close(folder, identity, columns, done)
         return _result(folder, done, spent, time.monotonic() - begun, job.workers)
 
 
@@ -229,7 +229,7 @@ def _identity(found: Found, asked: ArchiveOptions, user: Any) -> dict[str, Any]:
             "model": artifact.model,
             "classes": list(artifact.classes),
             "task": artifact.task,
-            "digest": sha256_file(found.folder / ARTIFACT),
+            "digest": artifact.sha256,
         },
         "options": {**options, "digest": digest(options)},
         "columns": [f"{one.name}: {one.type}" for one in user],

@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ KINDS = ("scans", "eyes", "failed")
 DIVISION = ".lock-of-"  # begins the name of a lock that all processes of one division share
 COUNTED = ("unit", "inputs", "failed", "unlike", "judged", "volumes", "sides")
 MOST_LINE = 64 << 10
+PART_LOCK = re.compile(r"\.lock-\d+-of-\d+")
 PART = re.compile(r"part-\d{6,}\.parquet")
 
 
@@ -112,8 +114,11 @@ def part_path(folder: Path, kind: str, unit: int) -> Path:
 
 
 @contextmanager
-def holding(folder: Path, shard: Shard) -> Iterator[None]:
+def holding(folder: Path, shard: Shard) -> Iterator[Callable[[], bool]]:
     """The right to write into a folder of results: of its own part for a process of an array, of all for any other.
+
+    Yields a function for the end of the work, to be called while `planning`: it gives up this part, and says whether nobody
+    works on another one. Of parts that end together the last one is told so, and rows of one that works still may change.
 
     Raises:
         OctcError: E108 somebody else has it, E109 E904 E906 the folder cannot be written.
@@ -121,12 +126,28 @@ def holding(folder: Path, shard: Shard) -> Iterator[None]:
     with writing_to(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         _lock(stack, folder / ".lock", shared=shard.count > 1)
+        part = stack.enter_context(ExitStack())
         if shard.count > 1:
-            _lock(stack, folder / f".lock-{shard.name}")
+            with planning(folder):  # whoever looks whether this part is worked on has its lock for a moment
+                _lock(part, folder / f".lock-{shard.name}")
             _of_one_division(stack, folder, shard)
         elif (folder / MANIFEST).is_file():  # else nobody knows whose folder it is
             remove_leftovers(folder)
-        yield
+        yield partial(_is_last, folder, part)
+
+
+def _is_last(folder: Path, part: ExitStack) -> bool:
+    part.close()
+    with ExitStack() as looking:
+        try:
+            for other in entries(folder):
+                if PART_LOCK.fullmatch(other.name):
+                    _lock(looking, other)
+        except OctcError as error:
+            if error.code != "OCT-E108":
+                raise
+            return False
+    return True
 
 
 def _of_one_division(stack: ExitStack, folder: Path, shard: Shard) -> None:

@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 from octc.archive.plan import FOLDER, Unit, read_user_schema
 from octc.archive.rows import schemas_of
 from octc.archive.unit import Shop, Task, do_unit
-from octc.core.errors import OctcError
 from octc.core.faults import error_json
 from octc.core.files import parse_json
 from octc.core.optional import need
@@ -30,7 +29,7 @@ from octc.runtimes.predict import mappings_of
 from octc.runtimes.registry import open_runtime
 from octc.runtimes.scans import Reading
 from octc.stats.aggregation import Aggregation
-from octc.store.artifacts import artifact_sha256, read_artifact
+from octc.store.artifacts import read_same
 from octc.store.monitor_store import open_store
 from octc.volumes.identity import read_identity_key
 
@@ -116,16 +115,13 @@ def open_shop(setup: Setup) -> Shop:
     """Pin this process, open the engine and replay the golden images.
 
     Raises:
-        OctcError: what `read_artifact`, `open_runtime` and `require_golden` raise; E110 another artifact lies there now.
+        OctcError: what `read_same`, `open_runtime` and `require_golden` raise.
     """
     if setup.processors and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, setup.processors)
     need("pyarrow").set_cpu_count(1)
     folder, results, options = Path(setup.artifact), Path(setup.results), setup.options
-    artifact = read_artifact(folder)
-    if artifact_sha256(folder) != setup.artifact_digest:
-        text = f"{folder} holds another artifact than at the beginning"
-        raise OctcError("OCT-E110", text, hint="another --out for another artifact", place=str(folder))
+    artifact = read_same(folder, setup.artifact_digest)
     runtime = open_runtime(folder, artifact, threads=setup.threads, batch=int(options["batch"]))
     require_golden(check_golden(folder, artifact, runtime), artifact)
     key = None if setup.key is None else read_identity_key(Path(setup.key))

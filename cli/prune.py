@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +14,9 @@ import typer
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.core.errors import OctcError
-from octc.core.files import TEMPORARY, read_json
-from octc.store.find import COPIED, artifact_folders
-from octc.store.runs import LOCK, RUN, Run, owning, scan_runs, unread_runs
+from octc.core.files import TEMPORARY, entries, read_json
+from octc.store.find import COPIED
+from octc.store.runs import LOCK, RUN, Run, artifact_folders, owning, read_runs, unread_runs
 
 LINKS = ("run", "teacher_run")  # fields of an artifact's lineage that name runs
 LEFT = ("rejected",)
@@ -33,15 +34,15 @@ def prune(
     """
     for _, error in unread_runs(session.run_dir):  # an unreadable run may refer to any other run
         raise error
-    runs = scan_runs(session.run_dir)
+    runs = read_runs(session.run_dir)
     needed = _needed(runs)
     found: list[dict[str, Any]] = []
-    for run in runs:
-        if run.read().get("status") != "done" and run.id not in needed and not _in_use(run):
-            found.append({"path": str(run.path), "what": f"run, {run.read().get('status')}", "bytes": _size(run.path)})
+    for run, value in runs:
+        if value.get("status") != "done" and run.id not in needed and not _in_use(run):
+            found.append({"path": str(run.path), "what": f"run, {value.get('status')}", "bytes": _size(run.path)})
         elif not _in_use(run):
             found += [{"path": str(path), "what": "left by an export", "bytes": _size(path)} for path in _leftovers(run)]
-    for path in sorted(session.run_dir.glob(f"{GONE}*")):  # left by an interrupted prune
+    for path in [one for one in entries(session.run_dir) if one.name.startswith(GONE)]:  # left by an interrupted prune
         found.append({"path": str(path), "what": "left by octc runs prune", "bytes": _size(path)})
     for row in found if yes else ():
         _delete(Path(row["path"]))
@@ -57,10 +58,10 @@ def prune(
     return 0
 
 
-def _needed(runs: list[Run]) -> set[str]:
+def _needed(runs: list[tuple[Run, dict[str, Any]]]) -> set[str]:
     """Ids of runs that another run or an artifact refers to, or that contain an artifact."""
-    named = {name for run in runs for name in _named(run.read())}
-    places = [run.artifacts for run in runs] + [one for place in COPIED for one in (place, *place.glob("*")) if one.is_dir()]
+    named = {name for _, value in runs for name in _named(value)}
+    places = [run.artifacts for run, _ in runs] + [one for place in COPIED for one in (place, *entries(place)) if one.is_dir()]
     for place in places:
         for folder in artifact_folders(place):
             try:
@@ -68,7 +69,7 @@ def _needed(runs: list[Run]) -> set[str]:
             except (OSError, ValueError, AttributeError):
                 lineage = {}  # damaged manifest: its lineage is unknown, but the run that contains it stays
             named |= {str(lineage.get(key)) for key in LINKS}
-    return named | {run.id for run in runs if artifact_folders(run.artifacts)}
+    return named | {run.id for run, _ in runs if artifact_folders(run.artifacts)}
 
 
 def _named(stored: dict[str, Any]) -> Iterator[str]:
@@ -91,12 +92,19 @@ def _in_use(run: Run) -> bool:
 
 
 def _leftovers(run: Run) -> list[Path]:
-    hidden = [path for place in (run.path, run.artifacts) for path in place.glob(f"{TEMPORARY}*") if path.is_dir()]
+    inside = [path for place in (run.path, run.artifacts) for path in entries(place)]
+    hidden = [path for path in inside if path.name.startswith(TEMPORARY) and path.is_dir()]
     return sorted(hidden + [run.path / name for name in LEFT if (run.path / name).is_dir()])
 
 
 def _size(path: Path) -> int:
-    return sum(one.lstat().st_size for one in path.rglob("*") if one.is_file() or one.is_symlink())
+    """Bytes of all files in a folder; somebody else may take them away meanwhile."""
+    size = 0
+    for place, folders, files in os.walk(path):
+        for one in (Path(place) / name for name in (*folders, *files)):
+            with suppress(FileNotFoundError):
+                size += one.lstat().st_size if one.is_symlink() or not one.is_dir() else 0
+    return size
 
 
 def _delete(path: Path) -> None:

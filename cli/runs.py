@@ -8,8 +8,7 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.cli.list import list_
-from octc.store.artifacts import MANIFEST
-from octc.store.runs import find_run
+from octc.store.runs import artifact_folders, find_run
 
 FIRST = ("id", "kind", "dataset", "status", "created", "seed", "teacher_run", "split_digest", "data_digest")
 
@@ -27,7 +26,7 @@ def show(
     chosen = find_run(session.run_dir, run)
     session.run_id = chosen.id
     value = chosen.read()
-    artifacts = sorted(path.parent.name for path in chosen.artifacts.glob(f"*/{MANIFEST}"))
+    artifacts = [path.name for path in artifact_folders(chosen.artifacts)]
     session.report({**value, "artifacts": artifacts})
     recipe = value.get("recipe")
     lines = [f"{name:<13} {value[name]}" for name in FIRST if value.get(name) is not None]

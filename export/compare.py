@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from octc.core.clock import utc_now
 from octc.core.csv_files import csv_bytes
 from octc.core.errors import OctcError
-from octc.core.files import publishing, read_json, stamped, write_bytes, write_json
+from octc.core.files import at_free_name, publishing, read_json, stamped, write_bytes, write_json
 from octc.core.optional import need, need_wing
 from octc.core.progress import LogReporter, Reporter, absolute
 from octc.datasets.split import SETS, read_split
 from octc.imaging.preprocess import VIEWS
 from octc.schemas.verification import SPELLED
 from octc.stats.two_models import CSV_COLUMNS, Side, Versus, csv_row, versus, versus_json
-from octc.store.artifacts import artifact_sha256, file_mib, read_artifact
+from octc.store.artifacts import file_mib, read_artifact
 from octc.store.find import artifact_of
 from octc.store.locations import image_root, run_of
 from octc.store.runs import RUN, Run, find_run
@@ -86,10 +86,13 @@ def compare_runs(reference: str, candidate: str, job: Job) -> Versus:
 def write_comparison(found: Versus, job: Job) -> tuple[Path, dict[str, Any]]:
     """reports/compare-<time>/ with compare.json and model_comparison.csv, never over an older one; and the document."""
     document = {"schema_version": "1.0", "time_utc": utc_now(), "split": job.split, "tta": job.tta, **versus_json(found)}
-    folder = stamped(job.run_dir.parent / "reports", "compare")
-    with publishing(folder) as new:
-        write_json(new / "compare.json", document)
-        write_bytes(new / "model_comparison.csv", csv_bytes(CSV_COLUMNS, [csv_row(found)]))
+
+    def write(folder: Path) -> None:
+        with publishing(folder) as new:
+            write_json(new / "compare.json", document)
+            write_bytes(new / "model_comparison.csv", csv_bytes(CSV_COLUMNS, [csv_row(found)]))
+
+    folder, _ = at_free_name(lambda: stamped(job.run_dir.parent / "reports", "compare"), write)
     return folder, {**document, "folder": str(folder)}
 
 
@@ -220,7 +223,7 @@ def _of_artifact(job: Job, folder: Path) -> Side:
     chosen, whole = read_set(run, root, split), read_split(run.split)
     check_artifact(artifact, whole)
     runtime = open_runtime(folder, artifact)
-    sums = {artifact.name: artifact_sha256(folder)}
+    sums = {artifact.name: artifact.sha256}
     log_part(run.path, whole, SETS[split], sums, COMMAND, utc_now(), tta=tta)
     try:
         with job.reporter.progress(f"running {artifact.name}", len(chosen.samples)) as step:

@@ -46,7 +46,7 @@ from octc.runtimes.probe import ask
 from octc.runtimes.registry import why_not
 from octc.runtimes.tensorrt.doctor import check_tensorrt, explain_log
 from octc.store.find import find_artifacts
-from octc.store.runs import scan_runs
+from octc.store.runs import read_runs
 
 ELSEWHERE = ("192.0.2.1", 9)  # RFC 5737: an address that belongs to nobody; the guard refuses before anything is sent
 MOST = 10  # artifacts that are listed
@@ -270,9 +270,9 @@ def _data(options: DoctorOptions) -> list[Check]:
             found.append(Check("Data", "info", f"{name} not here", error.hint, error.code))
             continue
         place = spec.default_root if str(root) == spec.default_root.removeprefix("./") else "where --data or OCTC_DATA says"
-        runs = scan_runs(options.run_dir, dataset=name)
-        digest = str(runs[0].read().get("split_digest") or "") if runs else ""
-        split = f"split {digest[:12]} of {runs[0].id}" if digest else "no run on it yet"
+        runs = read_runs(options.run_dir, dataset=name)
+        digest = str(runs[0][1].get("split_digest") or "") if runs else ""
+        split = f"split {digest[:12]} of {runs[0][0].id}" if digest else "no run on it yet"
         found.append(Check("Data", "ok", f"{name}: {place}, {split}", f"octc data check {name}"))
     return found
 

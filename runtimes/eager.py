@@ -11,7 +11,7 @@ from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.imaging.preprocess import Float32, UInt8
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
-from octc.store.artifacts import Artifact
+from octc.store.artifacts import Artifact, read_listed
 
 # `timm.create_model` also takes names of repositories and arguments that open files: none of that is taken from a manifest
 NAME = re.compile(r"[a-zA-Z0-9_]+(\.[a-zA-Z0-9_]+)?")
@@ -79,10 +79,11 @@ def _build(folder: Path, artifact: Artifact) -> Any:
     if not NAME.fullmatch(artifact.model) or not isinstance(options, dict) or set(options) - set(ARGUMENTS):
         text = f"{artifact.name} names a network that octc does not build: {artifact.model!r} with {options!r}"
         raise OctcError("OCT-E502", text, hint="do not use this artifact", place="artifact.json")
+    data = read_listed(folder, artifact, artifact.main_file)
     try:
         with torch.random.fork_rng(devices=[]):  # weights that the file replaces are drawn: the caller's random numbers stay
             model = timm.create_model(artifact.model, pretrained=False, num_classes=len(artifact.classes), **options)
-        state = need("safetensors.torch").load_file(str(folder / artifact.main_file), device="cpu")
+        state = need("safetensors.torch").load(data)
         model.load_state_dict(state, strict=True)
     except MemoryError:
         raise

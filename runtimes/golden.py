@@ -83,7 +83,7 @@ def check_golden(
 def read_prepared(folder: Path, artifact: Artifact, golden: Golden | None = None) -> Golden:
     """The golden images of an artifact, which this machine decodes and resizes as the one where they were made; else E508.
     golden: if they are read already."""
-    golden = read_golden(folder) if golden is None else golden
+    golden = read_golden(folder, artifact) if golden is None else golden
     check_input(golden, artifact.preprocess)
     check_shapes(golden, artifact)
     return golden

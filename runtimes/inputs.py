@@ -16,7 +16,7 @@ from octc.datasets.tree import HIDDEN, Left, scan_words
 from octc.imaging.decode import SUFFIXES
 from octc.runtimes.model_kind import is_picture, model_kind
 from octc.runtimes.registry import passed_over, prefer, why_preferred
-from octc.store.artifacts import MANIFEST, artifact_sha256
+from octc.store.artifacts import MANIFEST
 from octc.store.find import Found, artifact_of, find_artifacts, folders_if_readable, not_an_artifact
 from octc.store.locations import run_of
 from octc.store.runs import ID, RUN, scan_runs
@@ -66,7 +66,7 @@ def log_test_images(found: Found, paths: Iterable[Path], run_dir: Path, reporter
     """A row of the run's test-set log where test images of it are among the inputs, and the run is here."""
     try:
         if (run := run_of(found.folder, found.artifact, run_dir)) is not None:
-            sums = {found.artifact.name: artifact_sha256(found.folder)}
+            sums = {found.artifact.name: found.artifact.sha256}
             if count := log_files(run.path, paths, sums, "predict", utc_now(), named=True):
                 reporter.say(f"  {count} of these are test images of {run.id}: a reading in its test-set log")
     except (OctcError, OSError) as error:

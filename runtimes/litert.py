@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from octc.core.optional import need
 from octc.imaging.preprocess import Float32, UInt8
 from octc.machine.host import versions
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
-from octc.store.artifacts import Artifact
+from octc.store.artifacts import Artifact, read_listed
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 NAMES = {"int8": "int8", "uint8": "int8", "float32": "fp32", "float16": "fp16"}
+OWN_LINE = re.compile(rb"(?:VERBOSE|INFO|WARNING|ERROR|FATAL): |[IWEF]\d{4} ")
 _stderr = threading.Lock()
 
 
@@ -33,9 +35,10 @@ class LiteRtRuntime:
         self.name = artifact.name
         self._artifact = artifact
         self._size = batch or 1
+        self._data = read_listed(folder, artifact, artifact.main_file)  # the interpreter copies none of it
         try:
             with _quiet():
-                self._interpreter: Any = Interpreter(model_path=str(folder / artifact.main_file), num_threads=threads)
+                self._interpreter: Any = Interpreter(model_content=self._data, num_threads=threads)
                 inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
                 if [len(inputs), len(outputs), np.dtype(inputs[0]["dtype"]).name] != [1, 1, "uint8"]:
                     raise ValueError("it does not take one uint8 tensor and give one tensor")
@@ -112,7 +115,7 @@ class LiteRtRuntime:
         return dict(counts)
 
     def close(self) -> None:
-        self._interpreter = None
+        self._interpreter, self._data = None, b""
 
 
 def open_litert(folder: Path, artifact: Artifact, threads: int, batch: int | None) -> LiteRtRuntime:
@@ -157,13 +160,20 @@ def probe(library: str) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """LiteRT writes a line to stderr when it makes its delegate, and no setting keeps it from that (2.3.0)."""
+    """LiteRT writes a line to stderr when it makes its delegate, and no setting keeps it from that (2.3.0).
+
+    Stderr belongs to the process: what other threads write meanwhile (the log of a server that reads its artifacts again, a
+    warning) comes out at the end.
+    """
     with _stderr:
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        kept, aside = os.dup(2), os.memfd_create("stderr")
         try:
-            os.dup2(nowhere, 2)
+            os.dup2(aside, 2)
             yield
         finally:
             os.dup2(kept, 2)
+            written = os.pread(aside, os.fstat(aside).st_size, 0)
+            with suppress(OSError):  # stderr that cannot be written stops nothing
+                os.write(kept, b"".join(line for line in written.splitlines(keepends=True) if not OWN_LINE.match(line)))
             os.close(kept)
-            os.close(nowhere)
+            os.close(aside)

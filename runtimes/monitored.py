@@ -11,7 +11,7 @@ from octc.core.files import sha256_bytes, sha256_file
 from octc.imaging.input_statistics import ORDER, STATISTICS
 from octc.runtimes.predict import Record
 from octc.stats.reference_sketch import OWN, rounded
-from octc.store.artifacts import Artifact, artifact_sha256
+from octc.store.artifacts import Artifact
 from octc.store.find import Found
 from octc.store.monitor_store import MonitorStore, Seen
 
@@ -66,7 +66,7 @@ class Watcher:
 
 def watched(records: Iterable[Record], found: Found, store: MonitorStore) -> Generator[Record, None, None]:
     """The same records, each added to a store; what was added stays added where the records end early."""
-    watcher = Watcher(store, found.artifact, artifact_sha256(found.folder))
+    watcher = Watcher(store, found.artifact, found.artifact.sha256)
     try:
         for record in records:
             watcher.add(record)

@@ -13,7 +13,7 @@ from octc.imaging.preprocess import Float32, UInt8
 from octc.machine.cpu import usable_threads
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
 from octc.runtimes.onnx_reader import convolution_precisions
-from octc.store.artifacts import Artifact
+from octc.store.artifacts import Artifact, read_listed
 
 PROVIDERS = ("CPUExecutionProvider",)
 
@@ -24,8 +24,8 @@ class OrtRuntime:
     def __init__(self, folder: Path, artifact: Artifact, threads: int, providers: tuple[str, ...] = PROVIDERS) -> None:
         self.name = artifact.name
         self._artifact = artifact
-        self._path = folder / artifact.main_file
-        self._session: Any = _open(self._path, artifact, threads, providers)
+        self._folder = folder
+        self._session: Any = _open(folder, artifact, threads, providers)
         found = tuple(self._session.get_providers())
         require_providers(providers, found)
         ort = need("onnxruntime")
@@ -59,7 +59,7 @@ class OrtRuntime:
         """Counted in the graph that ONNX Runtime made of the file: it is written out once, to a temporary folder."""
         with scratch("graph") as folder, filling(folder):
             path = folder / "optimised.onnx"
-            _open(self._path, self._artifact, 1, PROVIDERS, optimised=path)
+            _open(self._folder, self._artifact, 1, PROVIDERS, optimised=path)
             return convolution_precisions(path)
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ def reference_session(model: Path | bytes, *, optimised: bool = False, threads: 
     return ort.InferenceSession(str(model) if isinstance(model, Path) else model, options, providers=list(PROVIDERS))
 
 
-def _open(path: Path, artifact: Artifact, threads: int, providers: tuple[str, ...], optimised: Path | None = None) -> Any:
+def _open(folder: Path, artifact: Artifact, threads: int, providers: tuple[str, ...], optimised: Path | None = None) -> Any:
     ort = need("onnxruntime")
     absent = [name for name in providers if name not in ort.get_available_providers()]
     if absent:
@@ -113,7 +113,8 @@ def _open(path: Path, artifact: Artifact, threads: int, providers: tuple[str, ..
     options.log_severity_level = 3  # errors: what octc refuses, it says itself
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
+    data = read_listed(folder, artifact, artifact.main_file)
     try:
-        return ort.InferenceSession(str(path), options, providers=list(providers))
+        return ort.InferenceSession(data, options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors share no base class
         raise broken(artifact, error) from error

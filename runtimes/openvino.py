@@ -16,7 +16,7 @@ from octc.imaging.preprocess import Float32, UInt8
 from octc.machine.cpu import family_of, read_cpus
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
 from octc.runtimes.compiled import VARIABLE, cache_folder, key_of, read_compiled, write_compiled
-from octc.store.artifacts import Artifact
+from octc.store.artifacts import Artifact, read_listed
 
 HINT = "f32"
 PERFORMANCE = "LATENCY"
@@ -44,7 +44,7 @@ class OvRuntime:
         self._cache, self.not_kept = cache, ""
         self._version = str(openvino.__version__)
         self._core: Any = openvino_core()
-        self._path = str(folder / artifact.main_file)
+        self._files = _files_of(folder, artifact)  # every shape is compiled from them
         self._compiled: OrderedDict[int, Any] = OrderedDict()
         request = self._request(batch or 1)
         self.facts = {
@@ -95,7 +95,7 @@ class OvRuntime:
     def _compile(self, shape: list[int], settings: dict[str, Any]) -> Any:
         """The network of the artifact for a shape, compiled and read back."""
         try:
-            model = self._core.read_model(self._path)
+            model = self._core.read_model(*self._files)
             if [len(model.inputs), len(model.outputs), str(model.input(0).element_type)] != [1, 1, "<Type: 'uint8_t'>"]:
                 raise RuntimeError("it does not take one uint8 tensor and give one tensor")
             model.reshape(shape)
@@ -145,7 +145,7 @@ class OvRuntime:
 
     def close(self) -> None:
         self._compiled.clear()
-        self._core = None
+        self._core, self._files = None, (b"", b"")
 
 
 def open_ov(folder: Path, artifact: Artifact, threads: int, batch: int | None) -> OvRuntime:
@@ -156,6 +156,12 @@ def open_ov(folder: Path, artifact: Artifact, threads: int, batch: int | None) -
             E901 openvino is not installed.
     """
     return OvRuntime(folder, artifact, threads, batch)
+
+
+def _files_of(folder: Path, artifact: Artifact) -> tuple[bytes, bytes]:
+    """The graph and its weights (`check_ir` has seen that they are listed)."""
+    graph, weights = artifact.main_file, artifact.main_file.removesuffix(".xml") + ".bin"
+    return read_listed(folder, artifact, graph), read_listed(folder, artifact, weights)
 
 
 def open_kept(folder: Path, artifact: Artifact, threads: int, batch: int | None) -> OvRuntime:

@@ -19,7 +19,7 @@ from octc.runtimes.golden import GoldenReport, check_golden, require_golden
 from octc.runtimes.model import located
 from octc.runtimes.registry import open_runtime
 from octc.schemas.requests import ServeOptions
-from octc.store.artifacts import Artifact, artifact_sha256, read_golden
+from octc.store.artifacts import Artifact, read_golden
 from octc.store.find import Found
 
 DIGITS = 12  # digits of the manifest's SHA-256 in the version of a model
@@ -112,7 +112,7 @@ def open_models(places: Sequence[str | Path], options: ServeOptions) -> tuple[Op
 
 def _open(place: str | Path, options: ServeOptions) -> Opened:
     found = located(place)
-    folder, artifact, golden = found.folder, found.artifact, read_golden(found.folder)
+    folder, artifact, golden = found.folder, found.artifact, read_golden(found.folder, found.artifact)
     lanes, alone = _engines(found, golden.inputs, options)
     runtimes = (*lanes, *([] if alone is None else [alone]))
     try:
@@ -124,7 +124,7 @@ def _open(place: str | Path, options: ServeOptions) -> Opened:
     except BaseException:
         _close(runtimes)
         raise
-    digest, kept = artifact_sha256(folder), sizes if exact else (1,)
+    digest, kept = artifact.sha256, sizes if exact else (1,)
     return Opened(artifact.name, digest[:DIGITS], digest, folder, artifact, reports[0], lanes, kept, exact, alone)
 
 

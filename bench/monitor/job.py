@@ -21,7 +21,6 @@ from octc.runtimes.monitored import content_of, picture_key, today
 from octc.runtimes.registry import choose_threads, open_runtime
 from octc.schemas.monitor import MonitorReport
 from octc.stats.reference_sketch import stated_sketch
-from octc.store.artifacts import artifact_sha256
 from octc.store.find import Found
 from octc.store.monitor_store import MonitorStore, Replay, Seen, Truth, open_store
 
@@ -84,7 +83,7 @@ def monitor_box(
     """
     asked, tell = options or MonitorOptions(), reporter or LogReporter()
     found = located(artifact)
-    digest = artifact_sha256(found.folder)
+    digest = found.artifact.sha256
     with open_store(Path(store)) as kept:
         if asked.replay:
             row = replayed(found, digest)

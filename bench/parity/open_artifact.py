@@ -18,7 +18,6 @@ from octc.imaging.preprocess import Float32, UInt8
 from octc.runtimes.base import Runtime
 from octc.runtimes.golden import check_golden
 from octc.runtimes.registry import open_runtime
-from octc.store.artifacts import artifact_sha256
 from octc.store.find import Found
 
 
@@ -73,7 +72,7 @@ def _open(found: Found, job: Job) -> Opened:
     report = asdict(check_golden(found.folder, artifact, listened))
     mark = "✓" if report["ok"] else "✗"
     job.reporter.say(f"  {mark} golden   {artifact.name}: {golden_words(report)}, {report['tolerance_id']}")
-    return Opened(found, artifact_sha256(found.folder), runtime, report, np.asarray(heard[-1], np.float32))
+    return Opened(found, artifact.sha256, runtime, report, np.asarray(heard[-1], np.float32))
 
 
 def open_references(against: str | None, roles: Roles, split: Split, job: Job) -> tuple[dict[str, Opened], tuple[str, ...]]:

@@ -10,7 +10,8 @@ from octc.core.errors import OctcError, shorten
 from octc.core.targets import references
 from octc.runtimes.registry import TORCH, missing_extra, prefer, why_not
 from octc.store.artifacts import Artifact
-from octc.store.find import Found, artifact_folders, find_artifacts, read_teacher
+from octc.store.find import Found, find_artifacts, read_teacher
+from octc.store.runs import artifact_folders
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from octc.schemas.common import convert
 from octc.schemas.verification import VerifyOptions
 from octc.schemas.verify import VerifyFile
 from octc.stats.task import task_of
-from octc.store.artifacts import artifact_sha256, read_artifact
+from octc.store.artifacts import read_artifact
 from octc.store.find import Found, find_artifacts
 from octc.store.locations import run_of
 from octc.store.runs import RUN
@@ -141,8 +141,8 @@ def _loaded(found: Found, requested: VerifyOptions, place: Place, reporter: Repo
     log = run.path / LOG
     before = log.read_bytes() if log.is_file() else None  # the other machine adds this reading to its copy
     if labelled.name == "test":
-        mine = {found.artifact.name: artifact_sha256(found.folder)}
-        sums = {claim: artifact_sha256(one.folder) for claim, one in claims.items()}
+        mine = {found.artifact.name: found.artifact.sha256}
+        sums = {claim: one.artifact.sha256 for claim, one in claims.items()}
         register(run, labelled, split, sums, mine, mine, Job(requested, place, reporter))
     files: dict[str, Path | bytes] = {f"images/{name}": path for name, path in images.items()}
     files |= {
@@ -216,7 +216,7 @@ def _checked(data: bytes, found: Found, address: str) -> dict[str, Any]:
     try:
         value: dict[str, Any] = parse_json(data)
         convert(value, VerifyFile)
-        if value["artifact_sha256"] != artifact_sha256(found.folder):
+        if value["artifact_sha256"] != found.artifact.sha256:
             raise ValueError("it is about another artifact")
         stored = (value["test"], value["repeated"], value["select"], value["golden"], *value["exploratory"])
         for one in stored:
@@ -230,7 +230,7 @@ def _checked(data: bytes, found: Found, address: str) -> dict[str, Any]:
 
 def _folder(found: Found, requested: VerifyOptions, place: Place) -> Path:
     """Where documents of this artifact are gathered."""
-    return requested.fleet or place.run_dir.parent / "fleet" / f"{found.artifact.name}-{artifact_sha256(found.folder)[:12]}"
+    return requested.fleet or place.run_dir.parent / "fleet" / f"{found.artifact.name}-{found.artifact.sha256[:12]}"
 
 
 def _plain(name: str) -> str:

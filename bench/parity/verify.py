@@ -49,7 +49,7 @@ from octc.stats.robustness import Robustness
 from octc.stats.task import Task, task_of
 from octc.stats.temperature import Temperature
 from octc.stats.test_plan import ParityOptions
-from octc.store.artifacts import artifact_sha256, read_artifact, read_golden
+from octc.store.artifacts import read_artifact, read_golden
 from octc.store.find import VARIABLE, Found, artifact_of, find_artifacts, path_of
 from octc.store.locations import run_of
 from octc.store.runs import Run
@@ -116,7 +116,7 @@ def _verify(requested: VerifyOptions, task: Task, roles: Roles, job: Job) -> Ver
         "machine": dict(place.machine),
     }
     opened, broken = open_candidates(roles.candidates, job)
-    unopened = tuple(Judged(found, artifact_sha256(found.folder), None, error=error) for found, error in broken)
+    unopened = tuple(Judged(found, found.artifact.sha256, None, error=error) for found, error in broken)
     labelled, split, why = find_set(run, requested.set_name, place.data, place.environ)
     if run is not None and requested.set_name == "test":
         requested = replace(requested, options=planned_options(run, requested.options, requested.stated))
@@ -134,8 +134,7 @@ def _verify(requested: VerifyOptions, task: Task, roles: Roles, job: Job) -> Ver
     if good and labelled.name == "test":
         sums = {against: one.sha256 for against, one in claims.items()}
         family = {
-            one.artifact.name: artifact_sha256(one.folder)
-            for one in (*roles.candidates, *(absent for absent, _ in roles.absent))
+            one.artifact.name: one.artifact.sha256 for one in (*roles.candidates, *(absent for absent, _ in roles.absent))
         }
         use = register(run, labelled, split, sums, {one.name: one.sha256 for one in good}, family, job)
     records, temperatures, worse = _measured(task, run, labelled, split, claims, good, job)

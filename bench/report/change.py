@@ -15,7 +15,7 @@ from octc.bench.report.collect.rules import broken_promises, promise_rows
 from octc.bench.report.collect.run_summary import RunSummary, read_run_summary
 from octc.bench.report.page import Block, Section, Table, Text, write_forms
 from octc.bench.report.sbom import cyclonedx
-from octc.core.files import publishing, stamped, write_json
+from octc.core.files import at_free_name, publishing, stamped, write_json
 from octc.core.version import own_version
 from octc.datasets.licences import ALLOWED, terms_of
 from octc.runtimes.onnx_reader import operators_of
@@ -308,11 +308,13 @@ def sections_of(found: ChangeDossier) -> list[Section]:
 
 def write_change(found: ChangeDossier, reports: Path, time_utc: str) -> Path:
     """reports/dossier-<time>/ with dossier.html, dossier.md, dossier.json and both bills of materials (CycloneDX)."""
-    folder = stamped(reports, "dossier")
     made, foot = sections_of(found), f"Made by octc {own_version()} on {time_utc} from what is stored with the artifacts."
-    with publishing(folder) as new:
-        document = {"schema_version": "1.0", "time_utc": time_utc, **found.to_json()}
-        write_forms(new, "dossier", found.title, made, foot, document)
-        for name, bill in zip(("old", "new"), found.bills, strict=True):
-            write_json(new / f"{name}.cdx.json", dict(bill))
-    return folder
+
+    def write(folder: Path) -> None:
+        with publishing(folder) as new:
+            document = {"schema_version": "1.0", "time_utc": time_utc, **found.to_json()}
+            write_forms(new, "dossier", found.title, made, foot, document)
+            for name, bill in zip(("old", "new"), found.bills, strict=True):
+                write_json(new / f"{name}.cdx.json", dict(bill))
+
+    return at_free_name(lambda: stamped(reports, "dossier"), write)[0]

@@ -21,7 +21,7 @@ from octc.core.errors import shorten
 from octc.core.progress import LogReporter, Reporter
 from octc.machine.cpu import read_flags
 from octc.runtimes.registry import preferences, why_not
-from octc.store.artifacts import artifact_sha256, file_mib
+from octc.store.artifacts import file_mib
 from octc.store.find import Found, find_artifacts, path_of
 from octc.store.int8_speed import is_slower
 from octc.store.verdicts import headline, is_exploratory, read_verdict, word_of
@@ -170,7 +170,7 @@ def _rank(one: Candidate, order: Sequence[tuple[str, str]]) -> int:
 def candidate_of(found: Found) -> Candidate:
     """What is known of one artifact, from the files beside it."""
     artifact, timing = found.artifact, read_timing(found)
-    document = headline(read_verdict(found.folder, artifact_sha256(found.folder)))
+    document = headline(read_verdict(found.folder, found.artifact.sha256))
     state, why, verdict = _state(found, document)
     row = device_row(timing)
     p50 = row["latency_ms"]["p50"]["value"] if row is not None and row["status"] == "VALID" else None

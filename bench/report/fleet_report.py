@@ -6,7 +6,7 @@ from pathlib import Path
 
 from octc.bench.parity.fleet import Fleet
 from octc.bench.report.page import Block, Section, Table, Text, write_forms
-from octc.core.files import publishing, stamped
+from octc.core.files import at_free_name, publishing, stamped
 from octc.core.version import own_version
 
 NOTE = (
@@ -35,8 +35,10 @@ def sections_of(found: Fleet) -> list[Section]:
 
 def write_fleet(found: Fleet, reports: Path, time_utc: str) -> Path:
     """reports/fleet-<time>/ with fleet.html, fleet.md and fleet.json; the page."""
-    folder = stamped(reports, "fleet")
     made, foot = sections_of(found), f"Made by octc {own_version()} on {time_utc}."
-    with publishing(folder) as new:
-        write_forms(new, "fleet", found.title, made, foot, {**found.to_json(), "time_utc": time_utc})
-    return folder / "fleet.html"
+
+    def write(folder: Path) -> None:
+        with publishing(folder) as new:
+            write_forms(new, "fleet", found.title, made, foot, {**found.to_json(), "time_utc": time_utc})
+
+    return at_free_name(lambda: stamped(reports, "fleet"), write)[0] / "fleet.html"

@@ -13,6 +13,7 @@ from octc.bench.report.collect.run_summary import RunSummary, read_run_summary
 from octc.bench.report.write import Wanted, write_report
 from octc.core.clock import utc_now
 from octc.core.errors import OctcError
+from octc.core.files import at_free_name
 from octc.core.options import check_choices
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.registry import find_root
@@ -77,18 +78,22 @@ def make_report(job: Job) -> Report:
         requested.checklist,
         requested.sbom,
     )
-    folder = Path(requested.out) if requested.out else _free(job.run_dir.parent / "reports")
+    out, place = None if requested.out is None else Path(requested.out), job.run_dir.parent / "reports"
     if requested.photos:
-        _log_photos(summary, folder)
+        _log_photos(summary, out)
         summary = read_run_summary(founds, job.run_dir)
-    names, document = write_report(folder, summary, wanted, utc_now())
+
+    def write(folder: Path) -> tuple[list[str], dict[str, Any]]:
+        return write_report(folder, summary, wanted, utc_now())
+
+    folder, (names, document) = at_free_name(lambda: _free(place), write) if out is None else (out, write(out))
     return Report(folder, tuple(names), document, tuple(founds))
 
 
-def _log_photos(summary: RunSummary, folder: Path) -> None:
+def _log_photos(summary: RunSummary, out: Path | None) -> None:
     """A row of the run's test-set log: images of the test part are shown. Not where the folder is there and nothing will be."""
     sets = {document["set"]["name"] for documents in summary.stored.values() for document in documents if document.get("set")}
-    if summary.run is not None and summary.run.split.is_file() and "test" in sets and not folder.exists():
+    if summary.run is not None and summary.run.split.is_file() and "test" in sets and not (out is not None and out.exists()):
         log_part(summary.run.path, read_split(summary.run.split), "test", summary.checksums, "report --photos", utc_now())
 
 

@@ -15,7 +15,7 @@ from octc.bench.report.page import Block, Section, Table, Text, to_markdown, wri
 from octc.core.csv_files import csv_bytes
 from octc.core.errors import OctcError
 from octc.core.faults import writing_to
-from octc.core.files import publishing, stamped, write_bytes
+from octc.core.files import at_free_name, publishing, stamped, write_bytes
 from octc.core.version import own_version
 from octc.stats.comparison import RIGHT
 from octc.stats.proportions import wilson
@@ -135,14 +135,16 @@ def junit_of(found: TablesCompared) -> str:
 
 def write_tables_report(found: TablesCompared, reports: Path, time_utc: str) -> Path:
     """reports/compare-<time>/ with compare.html, compare.md, compare.json and unmatched.csv; never over an older one."""
-    folder = stamped(reports, "compare")
     made, title = sections_of(found), title_of(found)
     foot = f"Made by octc {own_version()} on {time_utc} from {' and '.join(path.name for path in found.tables)}."
-    with publishing(folder) as new:
-        write_forms(new, "compare", title, made, foot, {**found.to_json(), "time_utc": time_utc})
-        if found.unmatched.count:
-            write_bytes(new / "unmatched.csv", csv_bytes(("row", "where"), found.unmatched.pairs))
-    return folder
+
+    def write(folder: Path) -> None:
+        with publishing(folder) as new:
+            write_forms(new, "compare", title, made, foot, {**found.to_json(), "time_utc": time_utc})
+            if found.unmatched.count:
+                write_bytes(new / "unmatched.csv", csv_bytes(("row", "where"), found.unmatched.pairs))
+
+    return at_free_name(lambda: stamped(reports, "compare"), write)[0]
 
 
 def refusal_junit(error: OctcError, tables: tuple[Path, Path]) -> str:

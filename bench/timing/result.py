@@ -22,7 +22,7 @@ from octc.core.errors import OctcError
 from octc.core.files import publishing, read_json, write_bytes, write_json
 from octc.core.targets import TARGETS
 from octc.machine.host import host_name, versions
-from octc.store.artifacts import artifact_sha256, file_mib
+from octc.store.artifacts import file_mib
 
 SCHEMA_VERSION = "1.0"
 
@@ -111,7 +111,7 @@ def _artifact(state: State, subject: Subject) -> dict[str, Any]:
         "id": subject.id,
         "role": subject.role,
         "model": artifact.model,
-        "sha256": artifact_sha256(subject.found.folder),
+        "sha256": artifact.sha256,
         "target": artifact.target,
         "precision_requested": artifact.precision,
         "precision_found": dict(known.precision),

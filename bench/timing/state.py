@@ -121,6 +121,7 @@ def opened(state: State, subject: Subject, batch: int) -> Iterator[Worker]:
         cpus = [cpu for cpu in state.machine.cpus.usable if cpu in fast] if fast else []
         request = {
             "folder": str(subject.found.folder.resolve()),
+            "sha256": subject.found.artifact.sha256,
             "threads": state.options.threads,
             "batch": batch,
             "cpus": cpus,

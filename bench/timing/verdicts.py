@@ -8,7 +8,7 @@ from typing import Any
 
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file
-from octc.store.artifacts import MANIFEST, artifact_sha256
+from octc.store.artifacts import MANIFEST
 from octc.store.find import Found
 from octc.store.verdicts import FILE, MARK, headline, is_exploratory, on_test, read_verdict, reference_sum
 
@@ -36,7 +36,7 @@ def stored_verdict(found: Found) -> Stored:
 
     Verdicts on the validation set do not count here, because that set was used to choose the artifact.
     """
-    mine = artifact_sha256(found.folder)
+    mine = found.artifact.sha256
     known = headline(_read(found.folder, mine), ("test", "golden"))
     if known is not None and known["verdict"]["word"] in WORDS:
         return Stored(str(known["verdict"]["word"]), is_exploratory(known))

@@ -43,7 +43,7 @@ from octc.machine.memory import rss_peak_mib
 from octc.runtimes.base import Runtime
 from octc.runtimes.golden import check_golden
 from octc.runtimes.registry import open_runtime
-from octc.store.artifacts import Artifact, read_artifact
+from octc.store.artifacts import Artifact, read_same
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -116,7 +116,7 @@ def _start(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> Be
     if request["cpus"]:
         os.sched_setaffinity(0, request["cpus"])
     folder = Path(request["folder"])
-    return Bench(say, folder, read_artifact(folder), request["threads"], request["batch"], rss_peak_mib())
+    return Bench(say, folder, read_same(folder, request["sha256"]), request["threads"], request["batch"], rss_peak_mib())
 
 
 def _open(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:

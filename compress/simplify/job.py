@@ -23,7 +23,7 @@ from octc.core.progress import LogReporter, Reporter
 from octc.schemas.simplified import KEY, read_steps, steps_json
 from octc.schemas.simplifying import SimplifyOptions
 from octc.stats.task import MULTICLASS
-from octc.store.runs import Run, create_run, find_run, newest_run, owning, refuse_unread, scan_runs
+from octc.store.runs import Run, create_run, find_run, newest_run, owning, read_runs, refuse_unread
 from octc.train.evaluation.assess import complete
 from octc.train.jobs.data import write_environment
 from octc.train.jobs.job import Job
@@ -149,8 +149,7 @@ def _unfinished(run_dir: Path, name: str, reporter: Reporter) -> Run:
             text = f"{run.id} is no run of octc simplify"
             raise OctcError("OCT-E107", text, hint=f"octc train student --resume {run.id}", place=str(run.path))
         return run
-    for run in scan_runs(run_dir, "student"):
-        value = run.read()
+    for run, value in read_runs(run_dir, "student"):
         if isinstance(value.get("simplify"), dict) and value.get("status") != "done":
             refuse_unread(run_dir, "student", None, run)
             reporter.say(f"using run {run.id} (newest unfinished one of octc simplify; choose with --resume RUN)")

@@ -28,7 +28,7 @@ from octc.export.search.state import Book
 from octc.schemas.logs import Owner
 from octc.schemas.search import Candidate, Round, Trial
 from octc.store.claims import PAUSE, claiming, divided
-from octc.store.runs import Run, find_run, scan_runs
+from octc.store.runs import Run, find_run, read_runs
 from octc.train.evaluation.assess import complete
 from octc.train.evaluation.outcome import FACTS, combined, newest_evaluation, read_predictions
 from octc.train.jobs.job import Job
@@ -54,8 +54,7 @@ class Training:
 def trial_runs(run_dir: Path, search: str) -> dict[str, Run]:
     """Name of the recipe -> run of this search; a finished one where there is one, else the newest."""
     found: dict[str, tuple[bool, Run]] = {}
-    for run in scan_runs(run_dir, "student"):
-        known = run.read()
+    for run, known in read_runs(run_dir, "student"):
         if known.get("job") != search:
             continue
         name, done = str(known.get("recipe", {}).get("name")), known.get("status") == "done"

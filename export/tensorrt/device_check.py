@@ -26,7 +26,7 @@ from octc.runtimes.tensorrt.doctor import check_tensorrt
 from octc.runtimes.tensorrt.process import Backend, find_backend
 from octc.runtimes.tensorrt.rebuild import rebuild_engines
 from octc.schemas.tensorrt_plan import plan_from_json
-from octc.store.artifacts import MANIFEST, Artifact, artifact_sha256
+from octc.store.artifacts import MANIFEST, Artifact
 from octc.store.find import find_artifacts
 from octc.store.locations import run_of
 from octc.store.runs import RUN
@@ -268,7 +268,7 @@ def _log_images(job: DeviceJob, place: Path, artifact: Artifact, images: Path) -
         )
         return
     paths = [path for name in artifact.classes for path in sorted((images / name).iterdir())]
-    sums = {artifact.name: artifact_sha256(place)}
+    sums = {artifact.name: artifact.sha256}
     if count := log_files(run.path, paths, sums, "verify --on-device", utc_now()):
         job.reporter.say(f"  {count} of these images are test images of {run.id}: written down in its test-set log")
 

@@ -15,15 +15,16 @@ import shutil
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from octc.core.errors import OctcError
 from octc.core.faults import naming
 from octc.core.locks import lock
 
+T = TypeVar("T")
 MOST_JSON = 256 << 20  # bytes
 MOST_DEPTH = 64  # objects and lists in one another
 TEMPORARY = ".tmp-"  # what is half-written begins so, and every scan passes it over
@@ -60,6 +61,23 @@ def stamped(folder: Path, word: str) -> Path:
     stem = time.strftime(f"{word}-%Y%m%d-%H%M%S", time.gmtime())
     names = (folder / (f"{stem}-{number}" if number else stem) for number in range(1000))
     return next(path for path in names if not path.exists())
+
+
+def at_free_name(free: Callable[[], Path], write: Callable[[Path], T]) -> tuple[Path, T]:
+    """Write to a name that is free, and to the next one where another process takes it meanwhile (E106 of `publishing`).
+
+    Args:
+        free: a name that nothing has yet, `stamped` for example. write: makes what it is given.
+
+    Returns: the name, and what `write` gave.
+    """
+    while True:
+        path = free()
+        try:
+            return path, write(path)
+        except OctcError as error:
+            if error.code != "OCT-E106" or not os.path.lexists(path):
+                raise
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -163,7 +181,11 @@ def _in_use(path: Path) -> bool:
     if found is None:
         return False
     ticks = started(int(found[1]))
-    if ticks is not None and _boot() + int(ticks) / os.sysconf("SC_CLK_TCK") <= path.lstat().st_mtime + 2:
+    try:
+        written = path.lstat().st_mtime
+    except FileNotFoundError:  # its writer has just ended: it has its own name by now
+        return True
+    if ticks is not None and _boot() + int(ticks) / os.sysconf("SC_CLK_TCK") <= written + 2:
         return True
     if ticks is not None and _may_have_open(int(found[1]), path):  # a clock that was set on makes its start seem later
         return True

@@ -35,11 +35,14 @@ def scratch(what: str, place: str | Path | None = None, *, hidden: bool = False)
     """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{'.' * hidden}{NAME}{what}-", dir=place))
-        handle = os.open(folder, os.O_RDONLY)
+        try:  # somebody else may see it before it is locked, and take it for one that was left
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         lock(handle, wait=True)
         if _is_at(folder, handle):
             break
-        os.close(handle)  # somebody else saw it before it was locked, and took it for one that was left
+        os.close(handle)
     try:
         remove_left(folder.parent)
         yield folder

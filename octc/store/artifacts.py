@@ -7,6 +7,8 @@ USE.md (how to run it without octc).
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import shlex
 import struct
@@ -84,6 +86,8 @@ class Artifact:
         lineage: run, recipe, dataset, split_digest, data_digest, checkpoint sum, versions, licence of the weights.
         details: facts of the export (opset, placement, quantised convolutions, gate, fallback steps, size).
         files: every file but the manifest, by name.
+        sha256: of artifact.json as it was read or written, the artifact's identity; "" of one that no folder holds. Whoever
+            tells what was run takes it from here: the folder may hold another artifact by then.
     """
 
     name: str
@@ -98,9 +102,11 @@ class Artifact:
     files: dict[str, FileEntry] = field(default_factory=dict)
     main_file: str = ""
     task: str = "multiclass"
+    sha256: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
         value = {"schema_version": VERSION, **asdict(self)}
+        del value["sha256"]
         if self.preprocess.value_range is None:  # as it was before there were any
             del value["preprocess"]["value_range"]
         return value
@@ -126,7 +132,7 @@ def write_manifest(folder: Path, artifact: Artifact) -> Artifact:
     files = {n: FileEntry(sha256_file(folder / n), (folder / n).stat().st_size) for n in names if not LATER.match(n)}
     listed = replace(artifact, files=files)
     write_json(folder / MANIFEST, listed.to_json())
-    return listed
+    return replace(listed, sha256=artifact_sha256(folder))
 
 
 def write_golden(folder: Path, golden: Golden) -> None:
@@ -140,17 +146,19 @@ def write_golden(folder: Path, golden: Golden) -> None:
     )
 
 
-def read_golden(folder: Path) -> Golden:
-    """Read golden.npz: plain arrays of the types and shapes that `Golden` names, no pickle (E502)."""
+def read_golden(folder: Path, artifact: Artifact | None = None) -> Golden:
+    """Read golden.npz: plain arrays of the types and shapes that `Golden` names, no pickle (E502). artifact: whose golden
+    images they must be (E501 those of another one that took its place)."""
     try:
-        with zipfile.ZipFile(folder / GOLDEN) as packed:
+        data = (folder / GOLDEN).read_bytes() if artifact is None else read_listed(folder, artifact, GOLDEN)
+        with zipfile.ZipFile(io.BytesIO(data)) as packed:
             size = sum(entry.file_size for entry in packed.infolist())
             if len(set(packed.namelist())) != len(packed.namelist()):
                 raise ValueError("an array that stands twice")
         if size > MOST_GOLDEN:
             raise ValueError(f"{size} bytes unpacked, the limit is {MOST_GOLDEN}")
-        with np.load(folder / GOLDEN, allow_pickle=False) as data:
-            golden = Golden(data["inputs"], data["logits"], data["source_png"], data["source_input"])
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            golden = Golden(arrays["inputs"], arrays["logits"], arrays["source_png"], arrays["source_input"])
         _check_golden(golden)
     except DAMAGE as error:
         raise _bad("OCT-E502", f"golden file cannot be read: {error}", folder / GOLDEN) from error
@@ -191,8 +199,41 @@ def read_artifact(folder: Path) -> Artifact:
         if (fault := fault_of(error, folder)) is not None:
             raise fault from error
         raise _bad("OCT-E502", f"{error.filename} cannot be read: {error.strerror}", folder) from error
-    check_signature(folder, sha256_bytes(data))
+    artifact = replace(artifact, sha256=sha256_bytes(data))
+    check_signature(folder, artifact.sha256)
     return artifact
+
+
+def read_same(folder: Path, sha256: str) -> Artifact:
+    """`read_artifact` of the artifact with this identity.
+
+    Raises:
+        OctcError: E110 another artifact lies there now; and what `read_artifact` raises.
+    """
+    artifact = read_artifact(folder)
+    if artifact.sha256 != sha256:
+        text = f"{folder} holds another artifact than at the beginning"
+        hint = "give the command again, when whoever copies or exports this artifact has ended (results: another --out)"
+        raise OctcError("OCT-E110", text, hint=hint, place=str(folder))
+    return artifact
+
+
+def read_listed(folder: Path, artifact: Artifact, name: str) -> bytes:
+    """A file of an artifact that `read_artifact` has read, with the checksum that stands in its manifest.
+
+    Engines are given these bytes, not the path: somebody may replace or write over the file (`scp -r` does) at any moment, also
+    while an engine has it open, which then answers with another network, or ends with its process where the file is mapped.
+
+    Raises:
+        OctcError: E501 it is another file by now. OSError: it cannot be read.
+    """
+    data = (folder / name).read_bytes()
+    listed = artifact.files.get(name)
+    if listed is not None and sha256_bytes(data) != listed.sha256:
+        text = f"{name} was replaced or written over since {artifact.name} was checked"
+        hint = "give the command again, when whoever copies or exports this artifact has ended"
+        raise OctcError("OCT-E501", text, hint=hint, place=str(folder / name))
+    return data
 
 
 def _check_sums(folder: Path, artifact: Artifact) -> None:
@@ -237,12 +278,12 @@ def _check_names(folder: Path, artifact: Artifact) -> None:
             raise _bad("OCT-E502", f"{name} is a symbolic link", path)
         if not path.is_file():
             raise _bad("OCT-E502", f"{name} is listed but missing", path)
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or (
-            not path.is_dir() and name not in artifact.files and name != MANIFEST and not LATER.match(name)
-        ):
-            raise _unlisted(path, name)
+    for place, folders, files in os.walk(folder):  # not rglob: samples of a bench get their name meanwhile
+        for path in (Path(place) / one for one in (*folders, *files)):
+            name = path.relative_to(folder).as_posix()
+            known = path.name in folders or name in artifact.files or name == MANIFEST or LATER.match(name)
+            if not known or path.is_symlink():
+                raise _unlisted(path, name)
 
 
 def _from_json(value: Any, place: Path) -> Artifact:

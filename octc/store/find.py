@@ -10,9 +10,8 @@ from pathlib import Path
 from octc.core.deprecated import variable
 from octc.core.errors import OctcError, combined, shorten
 from octc.core.faults import of_machine
-from octc.core.files import TEMPORARY, entries
 from octc.store.artifacts import MANIFEST, Artifact, read_artifact
-from octc.store.runs import ID, RUN, Run, find_run, only_newest, scan_runs
+from octc.store.runs import ID, RUN, Run, artifact_folders, find_run, folders_in, only_newest, read_runs
 
 COPIED = (Path("artifacts"), Path("bundles"))  # where copied artifacts lie on a device; the second is the old name
 VARIABLE = "OCTC_ARTIFACT"
@@ -53,7 +52,8 @@ def find_artifacts(place: str | None, run_dir: Path, environ: Mapping[str, str])
     here = Path()
     if (here / MANIFEST).is_file():
         return [Found(here, read_artifact(here))], "using the artifact in this folder (choose with ARTIFACT)"
-    done = (r for r in scan_runs(run_dir, "student") if artifact_folders(r.artifacts) and r.read().get("status") == "done")
+    runs = read_runs(run_dir, "student")
+    done = (run for run, value in runs if value.get("status") == "done" and artifact_folders(run.artifacts))
     if run := only_newest(done, run_dir, "student"):
         return _valid(artifact_folders(run.artifacts), f"using {run.artifacts} (newest valid; choose with ARTIFACT)")
     if newest := next((found for place in COPIED if (found := _newest_copied(place))), None):
@@ -84,13 +84,8 @@ def read_teacher(found: Found, run_dir: Path) -> list[Found]:
 def folders_if_readable(place: Path, holding: str = "") -> list[Path]:
     """Folders in `place`, with a file of that name; none where it cannot be read, for what may as well not be there."""
     with contextlib.suppress(OctcError):
-        return [path for path in _folders(place) if not holding or (path / holding).is_file()]
+        return [path for path in folders_in(place) if not holding or (path / holding).is_file()]
     return []
-
-
-def artifact_folders(place: Path) -> list[Path]:
-    """Folders directly in `place` that hold a manifest, by name; half-written ones are passed over."""
-    return [path for path in _folders(place) if (path / MANIFEST).is_file()]
 
 
 def artifact_of(place: str | Path) -> Path | None:
@@ -101,10 +96,6 @@ def artifact_of(place: str | Path) -> Path | None:
     if not path.is_file():
         return None
     return next((p.parent for p in (path, path.resolve()) if (p.parent / MANIFEST).is_file()), None)
-
-
-def _folders(place: Path) -> list[Path]:
-    return [path for path in entries(place) if path.is_dir() and not path.name.startswith((TEMPORARY, "."))]
 
 
 def _named(place: str, run_dir: Path, words: str) -> tuple[list[Found], str]:
@@ -177,7 +168,7 @@ def _readable(folders: Iterable[Path]) -> tuple[list[Found], list[OctcError]]:
 def _newest_copied(place: Path) -> tuple[list[Found], str] | None:
     """The newest run's artifacts among those that were copied to `place` (or into folders of it), student runs first."""
     folders = [*artifact_folders(place)]
-    for inner in _folders(place):
+    for inner in folders_in(place):
         folders += artifact_folders(inner) or artifact_folders(inner / "artifacts")
     if not folders:
         return None
@@ -218,7 +209,7 @@ def _nothing(run_dir: Path) -> OctcError:
 
 def _candidates(run_dir: Path) -> str:
     rows = []
-    for run in scan_runs(run_dir):
+    for run, value in read_runs(run_dir):
         count = len(artifact_folders(run.artifacts))
-        rows.append(f"{run.id} ({run.read().get('status')}, {count} artifacts)")
+        rows.append(f"{run.id} ({value.get('status')}, {count} artifacts)")
     return shorten(rows, more="octc list runs") if rows else "none"

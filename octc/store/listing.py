@@ -8,8 +8,7 @@ from pathlib import Path
 from octc.core.errors import OctcError
 from octc.datasets.registry import DATASETS, find_root
 from octc.schemas.commands import DatasetRow, RunRow
-from octc.store.artifacts import MANIFEST
-from octc.store.runs import Run, scan_runs, unread_runs
+from octc.store.runs import Run, artifact_folders, read_runs, unread_runs
 
 
 def list_datasets(data: str | None, environ: Mapping[str, str]) -> list[DatasetRow]:
@@ -28,8 +27,7 @@ def list_datasets(data: str | None, environ: Mapping[str, str]) -> list[DatasetR
 def list_runs(run_dir: Path) -> list[RunRow]:
     """Runs, the newest first; behind them those of which nobody can read what they are."""
     rows = []
-    for run in scan_runs(run_dir):
-        value = run.read()
+    for run, value in read_runs(run_dir):
         artifacts = _artifacts(run)
         missing = [] if artifacts else [f"octc export {run.id}" if value.get("status") == "done" else "not finished"]
         facts = {key: value.get(key) for key in ("kind", "dataset", "status", "created")}
@@ -41,4 +39,4 @@ def list_runs(run_dir: Path) -> list[RunRow]:
 
 
 def _artifacts(run: Run) -> list[str]:
-    return sorted(path.parent.name for path in run.artifacts.glob(f"*/{MANIFEST}"))
+    return [path.name for path in artifact_folders(run.artifacts)]

@@ -20,7 +20,7 @@ from typing import Any
 from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
-from octc.core.files import entries, publishing, read_json, remove_leftovers, write_bytes, write_json
+from octc.core.files import TEMPORARY, entries, publishing, read_json, remove_leftovers, write_bytes, write_json
 from octc.core.locks import lock
 from octc.schemas.common import VERSION, convert
 from octc.schemas.logs import Owner
@@ -157,6 +157,16 @@ def _last_number(run_dir: Path) -> int:
         return 0
 
 
+def folders_in(place: Path) -> list[Path]:
+    """Folders directly in `place`, by name, but hidden and half-written ones."""
+    return [path for path in entries(place) if path.is_dir() and not path.name.startswith((TEMPORARY, "."))]
+
+
+def artifact_folders(place: Path) -> list[Path]:
+    """Folders directly in `place` that hold a manifest, by name; half-written ones are passed over."""
+    return [path for path in folders_in(place) if (path / MANIFEST).is_file()]
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """One process at a time, by a lock on the folder itself; where the file system has no locks, without one."""
@@ -170,12 +180,18 @@ def alone(folder: Path) -> Iterator[None]:
 
 def scan_runs(run_dir: Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:
     """All readable runs, newest first (by number). Whoever takes the newest asks `refuse_unread` too."""
+    return [run for run, _ in read_runs(run_dir, kind, dataset)]
+
+
+def read_runs(run_dir: Path, kind: str | None = None, dataset: str | None = None) -> list[tuple[Run, dict[str, Any]]]:
+    """`scan_runs` with what is in each run.json. Whoever needs it takes it from here: a run may be removed at any moment
+    (`octc runs prune`, a training that was refused), and a second look would be an error then."""
     found = []
     for run in _all_runs(run_dir):
         value = _read_or_error(run)
-        if not isinstance(value, OctcError) and kind in (None, value.get("kind")) and dataset in (None, value.get("dataset")):
-            found.append(run)
-    return sorted(found, key=lambda run: (-_number(run), run.id))
+        if isinstance(value, dict) and kind in (None, value.get("kind")) and dataset in (None, value.get("dataset")):
+            found.append((run, value))
+    return sorted(found, key=lambda pair: (-_number(pair[0]), pair[0].id))
 
 
 def unread_runs(run_dir: Path) -> list[tuple[Run, OctcError]]:
@@ -187,11 +203,12 @@ def _all_runs(run_dir: Path) -> list[Run]:
     return [Run(path) for path in entries(run_dir) if ID.match(path.name) is not None and os.path.lexists(path / RUN)]
 
 
-def _read_or_error(run: Run) -> dict[str, Any] | OctcError:
+def _read_or_error(run: Run) -> dict[str, Any] | OctcError | None:
+    """What is in run.json, or why it cannot be read; None where it has gone meanwhile."""
     try:
         return run.read()
     except OctcError as error:
-        return error
+        return error if os.path.lexists(run.path / RUN) else None
 
 
 def refuse_unread(run_dir: Path, kind: str | None, dataset: str | None, taken: Run | None) -> None:
@@ -233,12 +250,12 @@ def newest_run(run_dir: Path, kind: str | None = None, dataset: str | None = Non
     Raises:
         OctcError: E107 with the candidates and the command that makes one.
     """
-    runs = scan_runs(run_dir, kind, dataset)
-    done = (r for r in runs if r.read().get("status") == "done" and (not artifacts or any(r.artifacts.glob(f"*/{MANIFEST}"))))
+    runs = read_runs(run_dir, kind, dataset)
+    done = (run for run, value in runs if value.get("status") == "done" and (not artifacts or artifact_folders(run.artifacts)))
     if (run := only_newest(done, run_dir, kind, dataset)) is not None:
         return run
     wanted = " ".join(word for word in (kind or "", "run", f"on {dataset}" if dataset else "") if word)
-    others = [f"{r.id} ({r.read().get('status')})" for r in (runs or scan_runs(run_dir))[:10]]
+    others = [f"{run.id} ({value.get('status')})" for run, value in (runs or read_runs(run_dir))[:10]]
     why = f"found: {', '.join(others)}" if others else f"no run lies in {run_dir}"
     hint = "octc export" if artifacts else f"octc train {kind or 'student'} --dataset {dataset or 'NAME'}"
     raise OctcError(

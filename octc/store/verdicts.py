@@ -9,6 +9,7 @@ keys and are never merged.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from octc.core.errors import OctcError
 from octc.core.files import canonical_json, read_json, write_json
 from octc.schemas.common import convert
 from octc.schemas.verify import VerifyFile
+from octc.store.artifacts import MANIFEST, artifact_sha256
 from octc.store.runs import Run, alone
 
 FILE = "verify.json"
@@ -102,10 +104,14 @@ def write_verdict(folder: Path, name: str, sha256: str, key: str, document: dict
     """Write a result under its key; the others stay. The one that it replaces is kept under the run, where that is here.
 
     Raises:
-        OctcError: E109 the folder cannot be written.
+        OctcError: E108 another artifact lies there by now, whose results stay; E109 the folder cannot be written.
     """
     try:
         with alone(folder):  # of two that verify at once, neither result is lost
+            if (folder / MANIFEST).is_file() and artifact_sha256(folder) != sha256:
+                text = f"{name} was replaced by another artifact while it was verified: its result is not stored there"
+                hint = f"octc verify {shlex.quote(str(folder))} verifies what lies there now"
+                raise OctcError("OCT-E108", text, hint=hint, place=str(folder))
             _write(folder, name, sha256, key, document, run)
     except OSError as error:
         text = f"verify.json cannot be written: {error.strerror}"

@@ -12,7 +12,7 @@ from octc.machine.host import read_gpus, versions
 from octc.runtimes.base import check_batch, check_logits, closed, no_facts
 from octc.runtimes.tensorrt.process import has_gpu
 from octc.runtimes.tensorrt.worker import Engine, WorkerError
-from octc.store.artifacts import Artifact
+from octc.store.artifacts import Artifact, read_listed
 
 FIELDS = ("sm", "tensorrt", "driver")
 DISTRIBUTIONS = {"tensorrt": ("tensorrt",), "tensorrt_rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13")}
@@ -25,7 +25,7 @@ class TrtRuntime:
         self.name = artifact.name
         self._artifact, self._built = artifact, facts
         self._trt = need(facts["package"])
-        self._data: bytes | None = (folder / facts["file"]).read_bytes()
+        self._data: bytes | None = read_listed(folder, artifact, facts["file"])
         self._engines: dict[int, Any] = {}
         self._engine(batch or 1)
         gpus = read_gpus()

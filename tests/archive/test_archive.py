@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from octc.archive.listing import Entry
 from octc.archive.store import Shard, holding
 from octc.cli._app.main import main
 from octc.core.errors import OctcError
-from octc.core.progress import LogReporter
+from octc.core.files import sha256_file
+from octc.core.progress import LogReporter, Step
 from octc.volumes import read_volume
 from octc.volumes import writing as stacks
 from tests.archive.world import forked_workers, rows, small_units, write_pictures, write_volume
@@ -199,6 +201,32 @@ def test_parts_of_an_array_that_end_together_close_the_results(world: World) -> 
     assert max(one.scans for one in found.values()) == 23
     assert (world.results / "_SUCCESS").is_file()
     assert json.loads((world.results / "manifest.json").read_text())["counts"]["scans"] == 23
+
+
+def test_a_part_that_ends_while_another_tries_again_does_not_close_the_results(world: World) -> None:
+    """Every unit was done before, so that the first part to end closed the results over rows that the other was making anew."""
+    bad = sorted(world.archive.rglob("*.png"))[5]  # of the second unit
+    data = bad.read_bytes()
+    bad.write_bytes(data[:50])
+    assert world.go().failed == 1
+    bad.write_bytes(data)
+    found = []
+
+    class Beside(LogReporter):
+        def progress(self, label: str, total: int | None) -> AbstractContextManager[Step]:
+            found.append(world.go(shard="1/2"))  # now, when this part has begun to work
+            found.append((world.results / "_SUCCESS").exists())
+            return super().progress(label, total)
+
+    again = World(world.archive, world.results, Beside()).go(shard="2/2", retry_failed=True)
+    assert (found[0].done, found[1]) == (0, False)
+    assert (again.done, again.complete, again.failed) == (1, True, 0)
+    assert (world.results / "_SUCCESS").is_file()
+    assert rows(world.results, "failed") == []
+    manifest = json.loads((world.results / "manifest.json").read_text())
+    assert (manifest["counts"]["scans"], manifest["counts"]["failed"]) == (23, 0)
+    for name, part in manifest["files"].items():
+        assert sha256_file(world.results / name) == part["sha256"]
 
 
 def test_parts_of_two_divisions_do_not_work_beside_each_other(world: World) -> None:

@@ -30,7 +30,7 @@ from octc.machine.cpu import read_cpus, usable_threads
 from octc.machine.host import read_machine
 from octc.runtimes.golden import GoldenReport, replay
 from octc.runtimes.registry import open_runtime
-from octc.store.artifacts import read_artifact, read_golden, write_golden
+from octc.store.artifacts import artifact_sha256, read_artifact, read_golden, write_golden
 from octc.store.runs import Run
 from tests.bench_tools import benched, check_schema, new_state, pretend_quiet, tiny_options
 from tests.tiny_artifacts import resign, shared_run
@@ -187,13 +187,30 @@ def test_what_a_worker_refuses_is_an_error_with_its_own_code(run: Run, tmp_path:
     assert judge(state).exit_code == 3
 
 
+def test_an_artifact_that_takes_the_place_of_another_during_a_bench_is_not_measured_as_that_one(
+    run: Run, tmp_path: Path
+) -> None:
+    """Every process opens the folder anew, and the identity in the result was that of the folder at the end."""
+    state = new_state(run, ("onnx-fp32",), tmp_path)
+    folder = run.artifacts / "onnx-fp32"
+    before = artifact_sha256(folder)
+    shutil.rmtree(folder)
+    shutil.copytree(run.artifacts / "onnx-int8", folder)
+    run_bench(state)
+    assert {error.code for error in state.errors} == {"OCT-E110"}
+    assert state.samples == {}
+    assert [one["sha256"] for one in document(state, judge(state), find_all(state))["artifacts"]] == [before]
+    assert before != artifact_sha256(folder)
+
+
 def test_golden_images_of_a_network_of_several_findings_are_judged_by_its_decisions(run: Run, tmp_path: Path) -> None:
     folder = run.artifacts / "onnx-int8"
     resign(folder, lambda value: value.update(task="multilabel"))
     artifact, golden = read_artifact(folder), read_golden(folder)
     worker = Worker("onnx-int8", tmp_path, 1, lambda log: log)
     try:
-        worker.ask({"do": "open", "folder": str(folder), "threads": 1, "batch": 1, "cpus": []}, 120)
+        given = {"folder": str(folder), "sha256": artifact.sha256, "threads": 1, "batch": 1, "cpus": []}
+        worker.ask({"do": "open", **given}, 120)
         found = GoldenReport(**worker.ask({"do": "golden"}, 60)[0])
     finally:
         worker.close()
@@ -206,9 +223,10 @@ def test_golden_images_of_a_network_of_several_findings_are_judged_by_its_decisi
 def test_looks_at_the_machine_are_taken_while_the_timed_part_runs(run: Run, tmp_path: Path) -> None:
     state = new_state(run, ("onnx-fp32",), tmp_path)
     worker = Worker("onnx-fp32", tmp_path, 1, lambda log: log)
-    folder = str(state.plan.subject("onnx-fp32").found.folder.resolve())
+    found = state.plan.subject("onnx-fp32").found
+    given = {"folder": str(found.folder.resolve()), "sha256": found.artifact.sha256, "threads": 1, "batch": 1, "cpus": []}
     try:
-        worker.ask({"do": "open", "folder": folder, "threads": 1, "batch": 1, "cpus": []}, 120)
+        worker.ask({"do": "open", **given}, 120)
         asked = {"do": "block", "scope": "device", "images": list(state.options.images), "block_s": 1.0, "block_calls": 3,
                  "slow_calls": 3}  # fmt: skip
         answer, looks = worker.ask(asked, 60, lambda: Snapshot(None, 20.0, None, None, None), 0.05)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from octc.bench.parity import open_artifact
 from octc.bench.parity.subgroups import picture_sizes, read_groups
 from octc.cli._app.main import main
 from octc.cli.json_schema import schema_of
@@ -20,6 +21,8 @@ from octc.datasets.base import Sample
 from octc.datasets.split import read_split
 from octc.runtimes.layers import layer_gaps, suspects
 from octc.stats.temperature import LEAST_IMAGES
+from octc.store.artifacts import artifact_sha256
+from octc.store.rewriting import rewrite_details
 from octc.store.runs import Run
 from tests.bench.verify_world import FORGIVING, change_constants, read_unchecked
 from tests.schema_checks import validate
@@ -73,6 +76,25 @@ def test_areas_temperatures_and_sizes_stand_beside_the_verdict(run: Run, said: S
     assert sum(row["n"] for row in sizes) == one["set"]["n"]
     assert sum(row["lost"] for row in sizes) == one["counts"]["lost"]
     assert (one["robustness"], one["layers"], one["suspects"]) == (None, [], [])
+
+
+def test_a_verdict_is_of_the_artifact_that_was_run_though_another_lies_there_by_then(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run.artifacts / "onnx-int8"
+    before, replayed = artifact_sha256(folder), open_artifact.check_golden
+
+    def meanwhile(place: Path, *given: Any) -> Any:
+        if place.name == "onnx-int8" and artifact_sha256(folder) == before:
+            rewrite_details(folder, {"exported again": True})
+        return replayed(place, *given)
+
+    monkeypatch.setattr(open_artifact, "check_golden", meanwhile)
+    _, document = said()
+    assert [one["candidate"]["artifact_sha256"] for one in document["data"]["artifacts"]] == [before]
+    assert artifact_sha256(folder) != before
+    assert not (folder / "verify.json").exists()
+    assert "OCT-W701" in [one["code"] for one in document["warnings"]]
 
 
 def test_f68_a_scale_that_is_half_as_large_again_is_caught_and_named(run: Run, said: Said) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -294,3 +295,24 @@ def test_nobody_is_told_to_remove_what_somebody_may_want(name: str, folder: Path
 def test_a_newer_manifest_is_named_with_its_file(folder: Path) -> None:
     rewrite(folder, lambda value: value.update(schema_version="2.0"))
     assert (refusal(folder).code, refusal(folder).place) == ("OCT-E509", str(folder / MANIFEST))
+
+
+def test_an_artifact_is_whole_while_samples_beside_it_get_their_name_or_go(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11's rglob ends with FileNotFoundError where a folder goes that it has listed, and the artifact was refused."""
+    expected, later = read_artifact(folder), module.LATER
+    for name in (".tmp-1-bench-1", ".tmp-1-bench-2"):
+        (folder / "samples" / name).mkdir(parents=True)
+        (folder / "samples" / name / "row.csv").write_text("1")
+
+    class Meanwhile:
+        def match(self, name: str) -> object:
+            for other in (folder / "samples").iterdir():
+                if name.startswith("samples/.tmp") and other.name not in name:
+                    shutil.rmtree(other)
+            return later.match(name)
+
+    monkeypatch.setattr(module, "LATER", Meanwhile())
+    assert read_artifact(folder) == expected
+    assert len(list((folder / "samples").iterdir())) == 1

@@ -17,6 +17,7 @@ from octc.core import files
 from octc.core.errors import OctcError
 from octc.core.files import (
     TEMPORARY,
+    at_free_name,
     canonical_json,
     entries,
     publishing,
@@ -28,8 +29,7 @@ from octc.core.files import (
     write_bytes,
     write_json,
 )  # fmt: skip
-from octc.store.find import artifact_folders
-from octc.store.runs import scan_runs
+from octc.store.runs import artifact_folders, scan_runs
 
 
 def names(folder: Path) -> list[str]:
@@ -49,6 +49,24 @@ def test_a_stamped_name_is_one_that_nothing_has(tmp_path: Path) -> None:
         made[-1].mkdir()
     assert len({path.name for path in made}) == 3
     assert all(path.name.startswith("word-2") for path in made)
+
+
+def test_of_two_reports_of_one_second_each_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """The one that ended later was refused (E106) after all of its work, for a name that nobody had given."""
+    tries = []
+
+    def write(folder: Path) -> str:
+        with publishing(folder) as new:
+            write_bytes(new / "page.html", b"mine")
+            if not tries:
+                folder.mkdir()  # by another process, while this one writes
+                (folder / "page.html").write_bytes(b"theirs")
+            tries.append(folder)
+        return "written"
+
+    path, word = at_free_name(lambda: stamped(tmp_path, "report"), write)
+    assert (word, (path / "page.html").read_bytes()) == ("written", b"mine")
+    assert (len(tries), (tries[0] / "page.html").read_bytes()) == (2, b"theirs")
 
 
 def test_entries_of_a_folder_that_cannot_be_read_are_not_missing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,21 @@ def test_a_number_that_another_process_has_now_does_not_keep_what_was_left(
     path.write_text("half")
     monkeypatch.setattr(files, "_boot", time.time)
     assert remove_leftovers(tmp_path) == [path.name]
+
+
+def test_what_gets_its_name_while_it_is_looked_at_is_nobodys_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation notes what it did in run.json beside the process that owns the run and tidies it."""
+    path, walk = tmp_path / f".tmp-{os.getpid()}-run.json", os.walk
+    path.write_text("whole")
+
+    def meanwhile(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for found in walk(folder):
+            path.rename(tmp_path / "run.json")
+            yield found
+
+    monkeypatch.setattr(os, "walk", meanwhile)
+    assert remove_leftovers(tmp_path) == []
+    assert (tmp_path / "run.json").read_text() == "whole"
 
 
 def test_a_link_goes_and_not_what_it_names(tmp_path: Path) -> None:

@@ -11,14 +11,18 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from octc.core.errors import OctcError
+from octc.core.files import publishing
 from octc.store.find import find_artifacts
 from octc.store.listing import list_runs
-from octc.store.runs import LOCK, RUN, Run, create_run, find_run, newest_run, owning, scan_runs
+from octc.store.runs import LOCK, RUN, Run, create_run, find_run, newest_run, owning, scan_runs, unread_runs
+from tests.tiny_artifacts import artifact_folder
 
 
 def finished(run_dir: Path, kind: str = "student", dataset: str = "ucsd", status: str = "done", artifact: bool = False) -> Run:
@@ -113,6 +117,55 @@ def test_scanning_is_newest_first_and_passes_over_what_is_no_run(tmp_path: Path)
         Run(tmp_path / "r-0010-list").read()
     with pytest.raises(OctcError, match="not a run"):
         Run(tmp_path / "notes").read()
+
+
+LOOKS: dict[str, Callable[[Path], Any]] = {
+    "list_runs": list_runs, "scan_runs": scan_runs, "newest_run": lambda place: newest_run(place, artifacts=True),
+    "find_run": lambda place: find_run(place, "r-0001"), "find_artifacts": lambda place: find_artifacts("r-0001", place, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_run_that_is_removed_while_runs_are_looked_at_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """`octc runs prune`, or a training that is refused, removes runs at any moment; a second look at one was an error."""
+    shutil.copytree(artifact_folder(), finished(tmp_path).artifacts / "onnx-int8")
+    going, read = finished(tmp_path, status="running"), Run.read
+
+    def once(run: Run) -> dict[str, Any]:
+        value = read(run)
+        if run.id == going.id:
+            shutil.rmtree(run.path)
+        return value
+
+    monkeypatch.setattr(Run, "read", once)
+    LOOKS[name](tmp_path)
+    assert not going.path.exists()
+
+
+def test_a_run_that_goes_before_its_file_is_read_is_no_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, read = finished(tmp_path), Run.read
+
+    def meanwhile(run: Run) -> dict[str, Any]:
+        shutil.rmtree(run.path, ignore_errors=True)
+        return read(run)
+
+    monkeypatch.setattr(Run, "read", meanwhile)
+    assert unread_runs(tmp_path) == []
+    assert list_runs(tmp_path) == []
+    assert not run.path.exists()
+
+
+def test_a_half_written_artifact_is_none_yet(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    with publishing(run.artifacts / "onnx-fp32") as folder:
+        (folder / "artifact.json").write_text("{}")
+        assert list_runs(tmp_path)[0].artifacts == []
+        with pytest.raises(OctcError) as caught:
+            newest_run(tmp_path, artifacts=True)
+        assert caught.value.code == "OCT-E107"
+    assert list_runs(tmp_path)[0].artifacts == ["onnx-fp32"]
 
 
 def test_the_newest_is_the_newest_that_is_done(tmp_path: Path) -> None:

@@ -117,3 +117,22 @@ def test_where_the_file_system_has_no_locks_nothing_is_removed(tmp_path: Path, m
             assert folder.is_dir()
         assert list(tmp_path.iterdir()) == [left]
     assert remove_left(tmp_path) == [left.name]
+
+
+def test_a_folder_that_somebody_takes_away_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that begin at once: the other one sees a folder that nobody holds yet."""
+    made, gone = tempfile.mkdtemp, list[str]()
+
+    def meanwhile(**words: str) -> str:
+        folder = made(**words)
+        if not gone:
+            gone.extend(remove_left(tmp_path))
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", meanwhile)
+    with scratch("bench", tmp_path) as folder:
+        assert folder.is_dir()
+        assert len(gone) == 1
+        assert folder.name != gone[0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,67 @@ def test_what_is_no_batch_of_this_artifact_is_refused(run: Run, name: str) -> No
         with pytest.raises(OctcError, match="takes uint8"):
             runtime(wrong)
     runtime.close()
+
+
+OTHERS = {"onnx-fp32": "onnx-int8", "onnx-int8": "onnx-fp32", "openvino-fp16": "openvino-int8"}
+OTHERS |= {"openvino-int8": "openvino-fp16", "litert-fp32": "litert-int8", "litert-int8": "litert-fp32"}
+
+
+def put_other(run: Run, name: str, folder: Path, way: str) -> None:
+    """Put another network into an artifact's place: "renamed" over it as an export does, or "written" over as `scp -r` does."""
+    for path in sorted(folder_of(run, OTHERS[name]).iterdir()):
+        if way == "written":
+            (folder / path.name).write_bytes(path.read_bytes())
+        else:
+            shutil.copyfile(path, folder / ".new")
+            (folder / ".new").replace(folder / path.name)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("way", ["written", "renamed"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_open_engine_stays_the_network_that_was_checked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str, kept: bool
+) -> None:
+    """OpenVINO compiled a new count of images from the files that lay there by then, and kept it under the old key."""
+    monkeypatch.setenv("OCTC_COMPILED", str(tmp_path / "compiled"))
+    folder = copied(run, name, tmp_path)
+    artifact = read_artifact(folder)
+    with closing(open_runtime(folder, artifact, threads=1)) as whole:
+        expected = {count: whole(images(count)) for count in (1, 5)}
+    with closing(open_runtime(folder, artifact, threads=1, kept=kept)) as runtime:
+        np.testing.assert_array_equal(runtime(images(1)), expected[1])
+        put_other(run, name, folder, way)
+        for count in (5, 1):
+            np.testing.assert_array_equal(runtime(images(count)), expected[count])
+    again = copied(run, name, tmp_path / "again")
+    with closing(open_runtime(again, artifact, threads=1, kept=kept)) as runtime:
+        np.testing.assert_array_equal(runtime(images(5)), expected[5])
+
+
+@pytest.mark.parametrize("name", ["openvino-int8", "litert-int8"])
+def test_a_file_that_is_cut_while_it_is_open_ends_no_process(run: Run, tmp_path: Path, name: str) -> None:
+    """Both were mapped: a signal (SIGBUS) ended whoever had them open as soon as a copy over them began."""
+    folder = copied(run, name, tmp_path)
+    with closing(open_runtime(folder, read_artifact(folder), threads=1)) as runtime:
+        expected = runtime(images(5))
+        for path in folder.glob("model.*"):
+            os.truncate(path, 0)
+        np.testing.assert_array_equal(runtime(images(5)), expected)
+
+
+@pytest.mark.parametrize("name", [*OTHERS, "torch-fp32"])
+def test_another_file_than_was_checked_is_not_opened(run: Run, tmp_path: Path, name: str) -> None:
+    folder = copied(run, name, tmp_path)
+    artifact = read_artifact(folder)
+    if name in OTHERS:
+        put_other(run, name, folder, "renamed")
+    else:
+        data = (folder / artifact.main_file).read_bytes()
+        (folder / artifact.main_file).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(OctcError) as caught:
+        open_runtime(folder, artifact, threads=1)
+    assert (caught.value.code, Path(str(caught.value.place)).parent) == ("OCT-E501", folder)
 
 
 def test_a_static_openvino_shape_takes_any_count(run: Run) -> None:

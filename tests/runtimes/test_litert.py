@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from octc.core.errors import OctcError
 from octc.runtimes.graph_input import read_graph_input
+from octc.runtimes.litert import _quiet
 from octc.runtimes.litert_reader import OPERATORS, scan_litert
 from octc.runtimes.registry import open_runtime
 from octc.runtimes.safety import check_model
@@ -37,6 +40,18 @@ def test_the_reader_sees_what_litert_sees(data: bytes) -> None:
 
 def test_the_numbers_of_operators_are_the_schemas_own() -> None:
     assert all(getattr(schema.BuiltinOperator, name) == number for number, name in OPERATORS.items())
+
+
+def test_what_other_threads_write_while_the_engine_is_made_quiet_comes_out(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    """Lines of a server's log were lost while it read its artifacts again, and warnings of `octc predict`."""
+    with _quiet():
+        os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n")
+        thread = threading.Thread(target=os.write, args=(2, b'{"event": "request"}\nhalf'))
+        thread.start()
+        thread.join()
+    folder = folder_of(run, "litert-int8")
+    open_runtime(folder, read_artifact(folder), threads=1).close()
+    assert capfd.readouterr().err == '{"event": "request"}\nhalf'
 
 
 def test_the_input_is_read_without_the_engine(run: Run) -> None:

@@ -11,6 +11,8 @@ import socket
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,10 +20,14 @@ import octc
 from octc.core.errors import OctcError
 from octc.core.progress import LogReporter
 from octc.schemas.requests import ServeOptions
+from octc.serve import models
 from octc.serve.logs import start_log
 from octc.serve.server import serve_artifacts
 from octc.serve.site import Site
+from octc.store.artifacts import artifact_sha256
+from octc.store.rewriting import rewrite_details
 from octc.store.runs import Run
+from tests.tiny_artifacts import copied
 
 OPTIONS = {"http_only": True, "instances": 1, "max_batch": 1}
 
@@ -82,3 +88,21 @@ def test_artifacts_of_before_a_reload_are_let_go(run: Run) -> None:
         assert old() is None
         with site.use() as model:
             assert model in site.models
+
+
+def test_a_model_is_called_by_what_was_opened_though_another_lies_there_by_then(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports and the monitor name the artifact that answered; while its batches are tried the folder may be replaced."""
+    folder = copied(run, "onnx-int8", tmp_path)
+    before, exact = artifact_sha256(folder), models._is_exact
+
+    def meanwhile(*given: Any) -> bool:
+        rewrite_details(folder, {"temperature": 1.5})
+        return exact(*given)
+
+    monkeypatch.setattr(models, "_is_exact", meanwhile)
+    with closing(Site([folder], ServeOptions(port=0, **OPTIONS))) as site:
+        (model,) = site.models
+        assert (model.sha256, model.version) == (before, before[:12])
+    assert artifact_sha256(folder) != before

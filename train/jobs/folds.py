@@ -15,7 +15,7 @@ from octc.core.faults import of_machine, out_of_memory
 from octc.core.files import canonical_json, sha256_bytes, sha256_file
 from octc.datasets.base import Samples
 from octc.datasets.split import Split, read_split
-from octc.store.runs import Run, scan_runs
+from octc.store.runs import Run, read_runs
 from octc.store.test_set_log import PARTS
 from octc.train.crossval.combine import read_fold
 from octc.train.crossval.files import write_summary
@@ -112,8 +112,7 @@ def _train_job(job: Job, asked: Request, place: Place, splits: Sequence[Split], 
 def members(run_dir: Path, name: str) -> dict[int, Run]:
     """The run of each fold of a job: a finished one where there is one, else the newest."""
     found: dict[int, tuple[bool, Run]] = {}
-    for run in scan_runs(run_dir):
-        known = run.read()
+    for run, known in read_runs(run_dir):
         if known.get("job") != name or not known.get("fold"):
             continue
         fold, done = int(known["fold"][0]), known.get("status") == "done"

@@ -17,7 +17,7 @@ from octc.datasets.split import CLEAN, PROTOCOLS
 from octc.imaging.value_range import value_range_of
 from octc.schemas.training import SEED, StudentOptions, TrainOptions, batch_of, check_options
 from octc.stats.task import MULTICLASS, Task, task_of
-from octc.store.runs import Run, find_run, refuse_unread, scan_runs
+from octc.store.runs import Run, find_run, read_runs, refuse_unread
 from octc.train.jobs.job import Job
 from octc.train.jobs.resume import REQUEST, WORDS, request_of, settle
 from octc.train.loop.checkpoint import WEIGHTS, is_checkpoint
@@ -282,16 +282,15 @@ def find_unfinished(job: Job, kind: str, name: str, task: Task) -> Run:
     """The run that `--resume` names, or the newest unfinished one of this kind."""
     if name != "newest":
         return find_run(job.run_dir, name)
-    runs = [run for run in scan_runs(job.run_dir, kind) if task_of(run.read().get("task")) is task]
-    for run in runs:
-        stored = run.read()
+    runs = [(run, stored) for run, stored in read_runs(job.run_dir, kind) if task_of(stored.get("task")) is task]
+    for run, stored in runs:
         begun = stored.get("simplify") and not is_checkpoint(run.path / "train")  # octc simplify goes on with it
         if stored.get("status") != "done" and not begun:
             refuse_unread(job.run_dir, kind, None, run)
             job.reporter.say(f"using run {run.id} (newest unfinished {kind}; choose with --resume RUN)")
             return run
     refuse_unread(job.run_dir, kind, None, None)
-    listed = ", ".join(run.id for run in runs[:10]) or "none"
+    listed = ", ".join(run.id for run, _ in runs[:10]) or "none"
     text = f"no unfinished {kind} run"
     raise OctcError("OCT-E107", text, hint=f"{command_of(kind, task)} --dataset NAME", why=f"finished: {listed}")
 

@@ -12,7 +12,7 @@ from octc.core.files import read_json
 from octc.datasets.layouts.paired import check_partners
 from octc.datasets.split import Split, read_split
 from octc.stats.proportions import wilson
-from octc.store.runs import Run, find_run, refuse_unread, scan_runs
+from octc.store.runs import Run, find_run, read_runs, refuse_unread
 from octc.train.evaluation.outcome import FACTS, newest_evaluation
 from octc.train.jobs.foreign_teacher import adopt, remembered
 from octc.train.jobs.hub_teacher import HUB, from_hub
@@ -90,8 +90,7 @@ def fitting(job: Job, asked: Request, split: Split | None, modality: str | None 
 
 def _fitting(job: Job, asked: Request, split: Split | None, modality: str | None, names: Collection[str]) -> Iterator[Run]:
     """All of them, the newest first."""
-    for run in scan_runs(job.run_dir, "teacher", asked.dataset):
-        known = run.read()
+    for run, known in read_runs(job.run_dir, "teacher", asked.dataset):
         if split is not None:
             same = known.get("split_digest") == split.digest
         elif modality is not None:
@@ -111,8 +110,8 @@ def _newest(job: Job, asked: Request, split: Split | None, modality: str | None 
     if run is not None:
         of = "" if split is None or split.fold is None else f", fold {split.fold[0]} of {split.fold[1]}"
         return _of_run(job, run, f"newest successful {looks}teacher of {asked.recipe.name} on {asked.dataset}{of}")
-    runs = scan_runs(job.run_dir, "teacher", asked.dataset)
-    found = [f"{r.id} ({v.get('recipe', {}).get('name')}, {v.get('status')})" for r in runs for v in (r.read(),)]
+    runs = read_runs(job.run_dir, "teacher", asked.dataset)
+    found = [f"{run.id} ({value.get('recipe', {}).get('name')}, {value.get('status')})" for run, value in runs]
     more = f"--dataset {asked.dataset} --recipe {asked.recipe.name}"
     hint = f"octc train teacher {more}; or --with-teacher; or --teacher none"
     if modality:

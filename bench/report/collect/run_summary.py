@@ -23,7 +23,7 @@ from octc.datasets.split import read_split
 from octc.schemas.bench import BenchResult
 from octc.schemas.common import convert
 from octc.stats.outcome import Outcome, outcome_of
-from octc.store.artifacts import artifact_sha256, file_mib
+from octc.store.artifacts import file_mib
 from octc.store.find import Found, read_teacher
 from octc.store.locations import run_of
 from octc.store.runs import Run
@@ -116,7 +116,7 @@ def read_run_summary(founds: Sequence[Found], run_dir: Path) -> RunSummary:
     """
     order = {"int8": 0, "fp16": 1, "fp32": 2}
     found = tuple(sorted(founds, key=lambda f: (order[f.artifact.precision], f.artifact.name)))
-    checksums = {one.artifact.name: artifact_sha256(one.folder) for one in found}
+    checksums = {one.artifact.name: one.artifact.sha256 for one in found}
     run = run_of(found[0].folder, found[0].artifact, run_dir)
     facts: dict[str, Any] = {}
     with contextlib.suppress(OctcError):
@@ -181,7 +181,7 @@ def read_timing(found: Found) -> Timing | None:
     An earlier one of a machine bears its run id in its name (`keep_earlier`) and counts where none else does, whatever their
     times say: the clock of a box may be years behind.
     """
-    sha256 = artifact_sha256(found.folder)
+    sha256 = found.artifact.sha256
     known: dict[tuple[bool, str], Timing] = {}
     for path in found.folder.glob("bench-*.json"):
         with contextlib.suppress(OSError, ValueError):
