@@ -166,7 +166,8 @@ def _quiet() -> Iterator[None]:
     warning) comes out at the end.
     """
     with _stderr:
-        kept, aside = os.dup(2), os.memfd_create("stderr")
+        kept = os.dup(2)
+        aside = os.memfd_create("stderr") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
         try:
             os.dup2(aside, 2)
             yield
