@@ -101,8 +101,9 @@ def test_what_opening_raises_is_raised_by_whoever_waits(run: Run, tmp_path: Path
 def test_a_damaged_golden_file_leaves_no_thread(run: Run, tmp_path: Path) -> None:
     folder = run.artifacts / "onnx-int8"
     (tmp_path / "golden.npz").write_bytes(b"nothing")
-    with pytest.raises(OctcError, match="golden file cannot be read"):
+    with pytest.raises(OctcError) as found:
         Starting(Found(tmp_path, read_artifact(folder)), 1, Batch(1))
+    assert found.value.code == "OCT-E501"
     assert not [one for one in threading.enumerate() if one.name == "octc-start"]
 
 
