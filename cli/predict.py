@@ -248,7 +248,7 @@ def _reported(found: Found, runtime: Runtime, records: Iterator[Record], where: 
     from octc.serve.dicom.structured_report import write_reports
 
     engine = f"{runtime.facts['runtime']} {runtime.facts['version']}"
-    return write_reports(records, Answering.of(found.folder, found.artifact, engine, where[1]), where[0])
+    return write_reports(records, Answering.of(found.artifact, engine, where[1]), where[0])
 
 
 def _check_options(batch: int | None, least_certain: int | None, maps: Path | None, tta: str) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from octc.runtimes.predict import Record
-from octc.store.artifacts import Artifact, artifact_sha256
+from octc.store.artifacts import Artifact
 from octc.volumes.volume import Volume
 
 
@@ -26,8 +25,8 @@ class Answering:
     views: str = "none"
 
     @staticmethod
-    def of(folder: Path, artifact: Artifact, engine: str, views: str = "none") -> Answering:
-        return Answering(artifact, artifact_sha256(folder), engine, views)
+    def of(artifact: Artifact, engine: str, views: str = "none") -> Answering:
+        return Answering(artifact, artifact.sha256, engine, views)
 
 
 @dataclass(frozen=True)

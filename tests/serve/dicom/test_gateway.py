@@ -58,7 +58,7 @@ def engine() -> Iterator[Answerer]:
     folder = artifact_folder()
     artifact = read_artifact(folder)
     runtime = open_runtime(folder, artifact, threads=1)
-    yield Answerer(Answering.of(folder, artifact, "onnxruntime"), runtime)
+    yield Answerer(Answering.of(artifact, "onnxruntime"), runtime)
     runtime.close()
 
 
